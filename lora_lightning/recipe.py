@@ -1,0 +1,167 @@
+"""The recipe: one typed section per step, from which YAML, overrides, `check` and the forms all come."""
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from lora_lightning.caption.config import CaptionConfig
+from lora_lightning.datasets.config import DatasetConfig
+from lora_lightning.errors import InputError, NameProblem, Problem, RecipeError
+from lora_lightning.generate.config import GenerateConfig
+from lora_lightning.models.config import LoraConfig, ModelConfig
+from lora_lightning.publish.config import PublishConfig
+from lora_lightning.settings import Settings
+from lora_lightning.train.config import SampleConfig, TrainConfig
+from lora_lightning.workspace import check_name
+
+SHIPPED = Path(__file__).parent / "recipes"
+
+
+class Recipe(Settings):
+    """Everything that makes one LoRA."""
+
+    name: str = Field(title="LoRA name", description="The run and the output folder are called so.")
+    trigger: str = Field("", title="Trigger word", description="The rare word that calls up what is learned.")
+    seed: int = Field(0, title="Seed", description="The same recipe and seed train the same LoRA.", ge=0, lt=2**32)
+    model: ModelConfig = ModelConfig()
+    dataset: DatasetConfig = DatasetConfig()
+    caption: CaptionConfig = CaptionConfig()
+    lora: LoraConfig = LoraConfig()
+    train: TrainConfig = TrainConfig()
+    sample: SampleConfig = SampleConfig()
+    generate: GenerateConfig = GenerateConfig()
+    publish: PublishConfig = PublishConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_folder(cls, name: str) -> str:
+        try:
+            return check_name(name, "LoRA name")
+        except NameProblem as error:
+            raise ValueError(f"{error.message}. {error.hint}") from None
+
+    @field_validator("trigger")
+    @classmethod
+    def _trigger_is_one_line(cls, trigger: str) -> str:
+        if trigger != trigger.strip() or "\n" in trigger or len(trigger) > 100:
+            raise ValueError("the trigger is one short word or phrase without surrounding spaces")
+        return trigger
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML, complete and in the order of the schema."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def find(recipe: str) -> Path:
+    """The file of a recipe given as a path or as the name of a shipped one.
+
+    Raises:
+        InputError: it is neither.
+    """
+    path = Path(recipe).expanduser()
+    if path.is_file():
+        return path
+    if recipe in shipped():
+        return SHIPPED / f"{recipe}.yaml"
+    near = get_close_matches(recipe, shipped(), n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    raise InputError(f"there is no recipe {recipe!r}", f"{hint}Give a YAML file, or one of: {', '.join(shipped())}.")
+
+
+def load(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe with `section.field=value` overrides.
+
+    Raises:
+        InputError: the recipe cannot be found or read.
+        RecipeError: it holds mistakes; all of them are listed.
+    """
+    path = find(str(recipe))
+    return parse(_read_yaml(path), overrides, source=str(recipe))
+
+
+def parse(values: Mapping[str, Any], overrides: Iterable[str] = (), source: str = "recipe") -> Recipe:
+    """Check plain values as a recipe.
+
+    Raises:
+        RecipeError: they hold mistakes; all of them are listed.
+    """
+    values = _copy(values)
+    problems = [problem for override in overrides if (problem := _apply(values, override))]
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        problems += [_problem(dict(detail)) for detail in error.errors()]
+    if problems:
+        raise RecipeError(problems, source)
+    return recipe
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe {path} cannot be read: {error}", "Give a readable YAML file in UTF-8.") from None
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        where = f" at line {line + 1}" if line is not None else ""
+        raise InputError(
+            f"recipe {path} is not valid YAML{where}", "Correct the file; see the shipped recipes."
+        ) from None
+    if not isinstance(values, Mapping):
+        raise InputError(f"recipe {path} holds no fields", "Begin it with 'name: my-lora'.")
+    return values
+
+
+def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {str(key): dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+
+
+def _apply(values: dict[str, Any], override: str) -> Problem | None:
+    """Set one `section.field=value` in place; the value is read as YAML."""
+    key, sign, text = override.partition("=")
+    if not sign:
+        return Problem(override, "is no override", "write section.field=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    section, dot, field = key.strip().partition(".")
+    if not dot:
+        values[section] = value
+    elif isinstance(values.setdefault(section, {}), dict):
+        values[section][field] = value
+    return None
+
+
+def _problem(detail: dict[str, Any]) -> Problem:
+    location = [str(part) for part in detail["loc"]]
+    where = ".".join(location)
+    if detail["type"] == "extra_forbidden":
+        near = get_close_matches(location[-1], _fields_at(location[:-1]), n=1)
+        return Problem(where, "there is no such field", f"did you mean {near[0]!r}?" if near else "remove it")
+    if detail["type"] == "missing":
+        return Problem(where, "is missing", "add it to the recipe")
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    value = detail.get("input")
+    shown = "" if isinstance(value, dict | list) or repr(value) in message else f" (it is {value!r})"
+    return Problem(where, message[:1].lower() + message[1:] + shown)
+
+
+def _fields_at(location: list[str]) -> list[str]:
+    """The names valid at a place in the schema."""
+    model: type[BaseModel] = Recipe
+    for part in location:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

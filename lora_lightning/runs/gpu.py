@@ -1,0 +1,78 @@
+"""The devices of this machine, seen without torch, and one lock for each: one job a GPU, the rest queue."""
+
+import os
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pynvml
+
+from lora_lightning.runs.files import Lock
+from lora_lightning.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One NVIDIA GPU as the driver reports it."""
+
+    index: int
+    name: str
+    memory_mib: int
+    used_mib: int
+    utilisation_percent: int
+    temperature_celsius: int
+    power_watts: float
+
+
+def gpus() -> list[Gpu]:
+    """The GPUs that this process may use; empty without a driver."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        count = pynvml.nvmlDeviceGetCount()
+        return [_read(index) for index in range(count) if _visible(index)]
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _visible(index: int) -> bool:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible is None or str(index) in [part.strip() for part in visible.split(",")]
+
+
+def _read(index: int) -> Gpu:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    name = pynvml.nvmlDeviceGetName(handle)
+    temperature, power, busy = 0, 0.0, 0
+    with suppress(pynvml.NVMLError):  # virtual GPUs report only some of these
+        busy = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
+        temperature = pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)
+        power = pynvml.nvmlDeviceGetPowerUsage(handle) / 1000
+    return Gpu(index, str(name), memory.total >> 20, memory.used >> 20, busy, temperature, power)
+
+
+@dataclass(frozen=True)
+class Device:
+    """Something that runs one job at a time: `cuda-0`, `cuda-1`, ... or `cpu`."""
+
+    name: str
+    lock_path: Path
+
+    def holder(self) -> str:
+        """The run that uses the device now, or nothing."""
+        if not Lock(self.lock_path).held():
+            return ""
+        return self.lock_path.read_text(encoding="utf-8").strip() or "another process"
+
+
+def devices(workspace: Workspace) -> list[Device]:
+    """What jobs can run on. A GPU is shared by every workspace of the machine, the CPU by this one's jobs."""
+    found = gpus()
+    if not found:
+        return [Device("cpu", workspace.home / "locks" / "cpu.lock")]
+    shared = Path(tempfile.gettempdir()) / f"lora-lightning-{os.getuid()}"
+    return [Device(f"cuda-{gpu.index}", shared / f"cuda-{gpu.index}.lock") for gpu in found]

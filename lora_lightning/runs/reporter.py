@@ -1,0 +1,147 @@
+"""What work tells the world: phases, progress, figures; and whether it has been asked to stop."""
+
+import json
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from lora_lightning.errors import Stopped
+from lora_lightning.runs.folder import RunFolder
+
+log = logging.getLogger("lora_lightning")
+WRITE_EVERY_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a verb made (by the names of the command line's JSON) and what it measured."""
+
+    made: dict[str, str | list[str]] = field(default_factory=dict)
+    report: dict[str, object] = field(default_factory=dict)
+
+
+class Reporter:
+    """Writes a run's progress and reads the requests made of it.
+
+    Example:
+        reporter.phase("caching", total=len(pictures))
+        for done, picture in enumerate(pictures, start=1):
+            reporter.check_stop()
+            ...
+            reporter.advance(done)
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+        self._stop_signal = False
+        self._phase = ""
+        self._total = 0
+        self._paces: dict[str, Pace] = {}
+        self._pace = Pace()
+        self._last_write = 0.0
+
+    def phase(self, name: str, total: int = 0, done: int = 0) -> None:
+        """Begin, or come back to, a part of the work of `total` units, `done` of which exist already."""
+        self._phase, self._total = name, total
+        self._pace = self._paces.setdefault(name, Pace(done))
+        self._pace.rest()
+        log.info("%s%s", name, f" ({done}/{total})" if total else "")
+        self._write(done, {})
+
+    def advance(self, done: int, **figures: float) -> None:
+        """Say how far the phase has come; written to disk at most twice a second."""
+        self._pace.tick(done)
+        if done >= self._total or time.monotonic() - self._last_write >= WRITE_EVERY_SECONDS:
+            self._write(done, figures)
+
+    def metric(self, step: int, **values: float) -> None:
+        """Append scalars of one step to metrics.jsonl."""
+        with self.run.metrics_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step} | values) + "\n")
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether a signal or the STOP file asks to save and end."""
+        return self._stop_signal or self.run.requested("STOP")
+
+    def check_stop(self) -> None:
+        """End here when asked to.
+
+        Raises:
+            Stopped: a stop was requested.
+        """
+        if self.stop_requested:
+            raise Stopped("stopped on request", f"`python -m lora_lightning runs resume {self.run.name}` goes on.")
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Turn SIGTERM and SIGINT into a request that the work sees between steps; a second one kills.
+
+        Lightning handles SIGTERM only inside its loops, exits 0 after it, and ignores it in predict; so ours
+        stays in place and the loops ask `stop_requested`.
+        """
+
+        def ask(number: int, _frame: FrameType | None) -> None:
+            if self._stop_signal:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+            self._stop_signal = True
+            self.run.request("STOP")
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _write(self, done: int, figures: dict[str, float]) -> None:
+        self._last_write = time.monotonic()
+        self.run.write_state(
+            phase=self._phase,
+            done=done,
+            total=self._total,
+            eta_seconds=self._pace.eta_seconds(self._total),
+            figures=self.run.read_state().get("figures", {}) | figures,
+        )
+
+
+class Pace:
+    """Units per second as a moving average, from which an honest ETA follows."""
+
+    def __init__(self, done: int = 0, smoothing: float = 0.05, ticks_before_eta: int = 5) -> None:
+        self._done = done
+        self._at = time.monotonic()
+        self._seconds_per_unit: float | None = None
+        self._smoothing = smoothing
+        self._wait = ticks_before_eta
+
+    def tick(self, done: int) -> None:
+        """Note that `done` units exist now."""
+        now = time.monotonic()
+        if done > self._done:
+            seconds = (now - self._at) / (done - self._done)
+            old = self._seconds_per_unit
+            self._seconds_per_unit = seconds if old is None else old + self._smoothing * (seconds - old)
+            self._done, self._wait = done, self._wait - 1
+        self._at = now
+
+    def rest(self) -> None:
+        """Do not count the time since the last tick: something else was done."""
+        self._at = time.monotonic()
+
+    def eta_seconds(self, total: int) -> float | None:
+        """Seconds until `total`, or None while it would be a guess."""
+        if self._seconds_per_unit is None or self._wait > 0 or total <= 0:
+            return None
+        return max(0, total - self._done) * self._seconds_per_unit
+
+
+def absolute(*paths: Path) -> list[str]:
+    """Paths as the command line's JSON shows them."""
+    return [str(path.resolve()) for path in paths]

@@ -1,0 +1,49 @@
+"""What several areas share: a workspace, tiny models of the real classes, real photographs."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+PHOTOGRAPHS = (
+    "astronaut.png", "brick.png", "camera.png", "chelsea.png", "clock_motion.png", "coffee.png", "coins.png",
+    "grass.png", "gravel.png", "hubble_deep_field.jpg", "moon.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg",
+)  # fmt: skip
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    from lora_lightning.workspace import Workspace
+
+    return Workspace.find(tmp_path / "workspace")
+
+
+@pytest.fixture(scope="session")
+def photos() -> list[Path]:
+    import skimage
+
+    folder = Path(skimage.__file__).parent / "data"
+    return [folder / name for name in PHOTOGRAPHS]
+
+
+@pytest.fixture(scope="session")
+def tiny_flux(tmp_path_factory) -> Path:
+    from lora_lightning.demo.tiny import build_flux
+
+    return build_flux(tmp_path_factory.mktemp("models") / "tiny-flux")
+
+
+@pytest.fixture(scope="session")
+def tiny_schnell(tmp_path_factory) -> Path:
+    from lora_lightning.demo.tiny import build_flux
+
+    return build_flux(tmp_path_factory.mktemp("models") / "tiny-schnell", guidance_embeds=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_captioner(tmp_path_factory) -> Path:
+    from lora_lightning.demo.tiny import build_captioner
+
+    return build_captioner(tmp_path_factory.mktemp("models") / "tiny-captioner")
