@@ -34,6 +34,7 @@ class LoraLightningError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.report: dict[str, object] = {}
 
     def as_dict(self) -> dict[str, object]:
         """The error as the `error` object of the command line's JSON."""

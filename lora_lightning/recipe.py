@@ -1,6 +1,7 @@
 """The recipe: one typed section per step, from which YAML, overrides, `check` and the forms all come."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,16 @@ def load(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         InputError: the recipe cannot be found or read.
         RecipeError: it holds mistakes; all of them are listed.
     """
-    path = find(str(recipe))
-    return parse(_read_yaml(path), overrides, source=str(recipe))
+    return parse(read(recipe), overrides, source=str(recipe))
+
+
+def read(recipe: str | Path) -> Mapping[str, Any]:
+    """The plain values of a recipe file, unchecked.
+
+    Raises:
+        InputError: the recipe cannot be found or read.
+    """
+    return _read_yaml(find(str(recipe)))
 
 
 def parse(values: Mapping[str, Any], overrides: Iterable[str] = (), source: str = "recipe") -> Recipe:
@@ -94,15 +103,41 @@ def parse(values: Mapping[str, Any], overrides: Iterable[str] = (), source: str 
     Raises:
         RecipeError: they hold mistakes; all of them are listed.
     """
+    found = inspect(values, overrides)
+    if found.problems:
+        raise RecipeError(found.problems, source)
+    return found.recipe
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All problems of some values, and the recipe that they make without the fields in question."""
+
+    recipe: Recipe
+    problems: list[Problem]
+
+
+def inspect(values: Mapping[str, Any], overrides: Iterable[str] = ()) -> Inspection:
+    """Read values as far as they are right, so that the rest can be checked in the same go."""
     values = _copy(values)
     problems = [problem for override in overrides if (problem := _apply(values, override))]
     try:
-        recipe = Recipe.model_validate(values)
+        return Inspection(Recipe.model_validate(values), problems)
     except ValidationError as error:
-        problems += [_problem(dict(detail)) for detail in error.errors()]
-    if problems:
-        raise RecipeError(problems, source)
-    return recipe
+        details = error.errors()
+    problems += [_problem(dict(detail)) for detail in details]
+    for detail in details:
+        _drop(values, [str(part) for part in detail["loc"]])
+    return Inspection(Recipe.model_validate({"name": "unnamed"} | values), problems)
+
+
+def _drop(values: dict[str, Any], location: list[str]) -> None:
+    """Remove the field at a location, whichever of its parts the mistake is in."""
+    section = values.get(location[0])
+    if len(location) > 1 and isinstance(section, dict):
+        section.pop(location[1], None)
+    else:
+        values.pop(location[0], None)
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
@@ -153,7 +188,9 @@ def _problem(detail: dict[str, Any]) -> Problem:
     message = str(detail["msg"]).removeprefix("Value error, ")
     value = detail.get("input")
     shown = "" if isinstance(value, dict | list) or repr(value) in message else f" (it is {value!r})"
-    return Problem(where, message[:1].lower() + message[1:] + shown)
+    if message[1:2].islower():
+        message = message[0].lower() + message[1:]
+    return Problem(where, message + shown)
 
 
 def _fields_at(location: list[str]) -> list[str]:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[1]
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["PYTHONPATH"] = str(ROOT)  # for the processes that tests start
 
 PHOTOGRAPHS = (
     "astronaut.png", "brick.png", "camera.png", "chelsea.png", "clock_motion.png", "coffee.png", "coins.png",

@@ -28,7 +28,9 @@ MAX_SEQUENCE_LENGTH = 32
 JOYCAPTION_TEMPLATE = """\
 {%- for message in messages %}
 {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}
-{%- if message['role'] == 'user' %}{{- '<|reserved_special_token_70|><image><|reserved_special_token_71|>' }}{%- endif %}
+{%- if message['role'] == 'user' %}
+{{- '<|reserved_special_token_70|><image><|reserved_special_token_71|>' }}
+{%- endif %}
 {{- message['content'] + '<|eot_id|>' }}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"""

@@ -1,11 +1,13 @@
 """Starting, stopping and resuming work from the dashboard: the very commands a person would type."""
 
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import psutil
 
@@ -13,6 +15,9 @@ from lora_lightning.errors import InputError
 from lora_lightning.runs.folder import LIVE, RESUMABLE, RunFolder
 from lora_lightning.runs.job import reserve
 from lora_lightning.workspace import Workspace
+
+ROOT = str(Path(__file__).parents[2])
+"""Where the package lies, so that a job finds it whatever folder the dashboard was started in."""
 
 
 def command(workspace: Workspace, verb: str, recipe: str) -> list[str]:
@@ -103,6 +108,7 @@ def _detach(run: RunFolder, argv: list[str]) -> None:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH", "")]))},
         )
     threading.Thread(target=supervisor.wait, daemon=True).start()  # reap it: no zombies while the dashboard lives
     created = psutil.Process(supervisor.pid).create_time()

@@ -15,6 +15,7 @@ from lora_lightning.runs.folder import RunFolder
 
 log = logging.getLogger("lora_lightning")
 WRITE_EVERY_SECONDS = 0.5
+LOG_EVERY_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Reporter:
         self._paces: dict[str, Pace] = {}
         self._pace = Pace()
         self._last_write = 0.0
+        self._last_log = time.monotonic()
 
     def phase(self, name: str, total: int = 0, done: int = 0) -> None:
         """Begin, or come back to, a part of the work of `total` units, `done` of which exist already."""
@@ -101,12 +103,19 @@ class Reporter:
                 signal.signal(number, handler)
 
     def _write(self, done: int, figures: dict[str, float]) -> None:
-        self._last_write = time.monotonic()
+        now = time.monotonic()
+        self._last_write = now
+        eta_seconds = self._pace.eta_seconds(self._total)
+        if now - self._last_log >= LOG_EVERY_SECONDS:
+            self._last_log = now
+            left = f", about {duration(eta_seconds)} left" if eta_seconds is not None else ""
+            shown = "".join(f", {name} {value:.4g}" for name, value in figures.items())
+            log.info("%s %d/%d%s%s", self._phase, done, self._total, left, shown)
         self.run.write_state(
             phase=self._phase,
             done=done,
             total=self._total,
-            eta_seconds=self._pace.eta_seconds(self._total),
+            eta_seconds=eta_seconds,
             figures=self.run.read_state().get("figures", {}) | figures,
         )
 
@@ -140,6 +149,14 @@ class Pace:
         if self._seconds_per_unit is None or self._wait > 0 or total <= 0:
             return None
         return max(0, total - self._done) * self._seconds_per_unit
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 45 s, 12 min, 2 h 5 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def absolute(*paths: Path) -> list[str]:

@@ -1,0 +1,182 @@
+"""`check`: everything that could stop or spoil a run, found at once and without loading a weight."""
+
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from huggingface_hub import constants, get_token, try_to_load_from_cache
+
+from lora_lightning.caption import config as captioners
+from lora_lightning.datasets.store import Dataset, Picture
+from lora_lightning.errors import LoraLightningError, Problem
+from lora_lightning.models import config as models
+from lora_lightning.recipe import Recipe
+from lora_lightning.runs.folder import RunFolder
+from lora_lightning.runs.gpu import gpus
+from lora_lightning.workspace import Workspace
+
+GIB = 2**30
+BASE_HINT = "give dev, schnell, a diffusers folder, or a Hub id such as owner/name"
+PIPELINE_PARTS = ("transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
+
+
+@dataclass
+class Report:
+    """Blockers stop the run; warnings say what it will do."""
+
+    blockers: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+
+    def block(self, where: str, message: str, hint: str = "") -> None:
+        """Add what stops the run."""
+        self.blockers.append(Problem(where, message, hint))
+
+    def warn(self, where: str, message: str, hint: str = "") -> None:
+        """Add what the user should know before it starts."""
+        self.warnings.append(Problem(where, message, hint))
+
+    def as_dict(self) -> dict[str, object]:
+        """The report of the command line's JSON."""
+        return {
+            "blockers": [vars(problem) for problem in self.blockers],
+            "warnings": [vars(problem) for problem in self.warnings],
+        }
+
+
+def check(recipe: Recipe, workspace: Workspace, verb: str = "train") -> Report:
+    """Every problem that a step would meet in its dataset, its models and this machine."""
+    report = Report()
+    if verb == "train":
+        check_name_free(recipe, workspace, report)
+    if verb in ("caption", "train"):
+        check_dataset(recipe, workspace, report)
+    if verb in ("train", "generate"):
+        check_base(recipe.model.base, report)
+    if verb == "caption":
+        check_captioner(recipe.caption.captioner, report)
+    check_machine(recipe, workspace, report)
+    return report
+
+
+def check_name_free(recipe: Recipe, workspace: Workspace, report: Report) -> None:
+    """A name that a run or a finished LoRA has already."""
+    run = RunFolder(workspace.run(recipe.name))
+    if run.path.exists():
+        state = run.status().state
+        report.block(
+            "name", f"run {recipe.name!r} exists already ({state})", "resume or clone it, or choose another name"
+        )
+    elif workspace.lora(recipe.name).exists():
+        report.block("name", f"a LoRA {recipe.name!r} exists already", "choose another name")
+
+
+def check_dataset(recipe: Recipe, workspace: Workspace, report: Report) -> None:
+    """A dataset that is absent, empty, uncaptioned, without the trigger, or too small."""
+    name = recipe.dataset.name
+    if not name:
+        report.block("dataset.name", "no dataset is chosen", "import pictures, then set dataset.name")
+        return
+    try:
+        pictures = Dataset.open(workspace.dataset(name)).pictures()
+    except LoraLightningError as error:
+        report.block("dataset.name", error.message, error.hint)
+        return
+    if not pictures:
+        report.block("dataset.name", f"dataset {name!r} holds no pictures", "import some")
+    _check_captions(recipe.trigger, pictures, report)
+    smallest = min(recipe.dataset.resolutions)
+    small = [picture for picture in pictures if picture.width * picture.height < smallest * smallest]
+    if small:
+        report.warn(
+            "dataset.resolutions",
+            f"{_count(small)} smaller than {smallest} x {smallest}, such as {small[0].name} "
+            f"({small[0].width} x {small[0].height})",
+            "these train at their own size; add larger ones or a lower resolution",
+        )
+
+
+def _check_captions(trigger: str, pictures: list[Picture], report: Report) -> None:
+    bare = [picture for picture in pictures if not picture.caption]
+    if bare:
+        used = f"the trigger {trigger!r}" if trigger else "an empty caption"
+        report.warn(
+            "dataset.name", f"{_count(bare)} without a caption", f"training uses {used} for them; or caption first"
+        )
+    if not trigger:
+        report.warn("trigger", "there is no trigger word", "the LoRA will always be on, whatever the prompt")
+        return
+    without = [picture for picture in pictures if picture.caption and trigger.lower() not in picture.caption.lower()]
+    if without:
+        report.warn("trigger", f"{len(without)} captions lack {trigger!r}", "training puts it before them")
+
+
+def check_base(base: str, report: Report) -> None:
+    """A base model that is absent, incomplete, or behind a licence nobody here has accepted."""
+    source = models.resolve_base(base)
+    folder = Path(source)
+    if folder.is_dir():
+        missing = [part for part in PIPELINE_PARTS if not (folder / part).is_dir()]
+        if missing or not (folder / "model_index.json").is_file():
+            what = ", ".join(missing or ["model_index.json"])
+            report.block(
+                "model.base", f"folder {base} is no complete FLUX pipeline: {what} missing", "download it again"
+            )
+    elif looks_like_path(base):
+        report.block("model.base", f"there is no model folder {base!r}", BASE_HINT)
+    else:
+        _check_hub(source, "model_index.json", "model.base", report)
+
+
+def check_captioner(captioner: str, report: Report) -> None:
+    """A captioner that is absent."""
+    source = captioners.PUBLISHED.get(captioner, captioner)
+    if looks_like_path(source) and not Path(source).expanduser().is_dir():
+        report.block("caption.captioner", f"there is no captioner folder {captioner!r}", "give a folder or a Hub id")
+    elif source.count("/") == 1 and not Path(source).is_dir():
+        _check_hub(source, "config.json", "caption.captioner", report)
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a name can only mean a folder."""
+    return name.startswith(("/", ".", "~")) or name.count("/") > 1
+
+
+def _check_hub(repo: str, marker: str, where: str, report: Report) -> None:
+    if isinstance(try_to_load_from_cache(repo, marker), str):
+        return
+    if repo.count("/") != 1:
+        report.block(where, f"{repo!r} is no model", BASE_HINT)
+    elif constants.HF_HUB_OFFLINE:
+        report.block(where, f"{repo} is not on this machine and HF_HUB_OFFLINE is set", "unset it or give a folder")
+    elif repo.startswith("black-forest-labs/") and not get_token():
+        link = f"https://huggingface.co/{repo}"
+        report.block(
+            where, f"{repo} is gated and nobody is logged in", f"accept its licence at {link}, then `hf auth login`"
+        )
+    else:
+        report.warn(where, f"{repo} is not on this machine yet", "it is downloaded first; FLUX.1 is about 34 GB")
+
+
+def check_machine(recipe: Recipe, workspace: Workspace, report: Report) -> None:
+    """Too little disk or memory, or no GPU for a full-size model."""
+    home = next(folder for folder in (workspace.home, *workspace.home.parents) if folder.exists())
+    if not os.access(home, os.W_OK):
+        report.block("--home", f"{workspace.home} cannot be written", "choose another folder with --home")
+    free = shutil.disk_usage(home).free
+    if free < GIB:
+        report.block("disk", f"{free / GIB:.1f} GiB are free at {home}", "free at least 1 GiB")
+    if recipe.model.base in models.PUBLISHED:
+        cards = gpus()
+        if not cards:
+            report.warn(
+                "model.base", "no NVIDIA GPU is visible: FLUX on a CPU takes days", "rent a GPU of 12 GB or more"
+            )
+        elif max(card.memory_mib for card in cards) < 11_000:
+            report.warn(
+                "model.base", f"{cards[0].name} has {cards[0].memory_mib / 1024:.0f} GB", "FLUX needs 12 GB or more"
+            )
+
+
+def _count(pictures: list[Picture]) -> str:
+    return "1 picture is" if len(pictures) == 1 else f"{len(pictures)} pictures are"
