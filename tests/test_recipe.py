@@ -1,0 +1,124 @@
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from lora_lightning import recipe
+from lora_lightning.errors import InputError, RecipeError
+from lora_lightning.recipe import Recipe
+
+
+def problems(values, overrides=()):
+    with pytest.raises(RecipeError) as caught:
+        recipe.parse(values, overrides)
+    return {problem.where: problem for problem in caught.value.problems}
+
+
+def test_every_mistake_is_named_at_once_with_the_nearest_valid_name():
+    found = problems(
+        {"name": "../x", "train": {"stpes": 5, "learning_rate": -1}, "lora": {"rnak": 4}, "datset": {"name": "a"}},
+        ["train.steps=many", "nonsense"],
+    )
+    assert set(found) == {
+        "name",
+        "train.stpes",
+        "train.learning_rate",
+        "train.steps",
+        "lora.rnak",
+        "datset",
+        "nonsense",
+    }
+    assert "did you mean 'steps'" in found["train.stpes"].hint
+    assert "did you mean 'rank'" in found["lora.rnak"].hint
+    assert "did you mean 'dataset'" in found["datset"].hint
+    assert "../x" in found["name"].message
+    assert "-1" in found["train.learning_rate"].message
+    assert "'many'" in found["train.steps"].message
+
+
+def test_what_is_right_is_kept_beside_the_mistakes():
+    found = recipe.inspect({"name": "x", "trigger": " bad", "train": {"steps": 7, "batch_size": 0}})
+    assert {problem.where for problem in found.problems} == {"trigger", "train.batch_size"}
+    assert found.recipe.train.steps == 7
+    assert found.recipe.train.batch_size == 1
+
+
+def test_overrides_are_read_as_yaml_and_win():
+    made = recipe.parse(
+        {"name": "x", "train": {"steps": 5}},
+        ["train.steps=9", "train.learning_rate=1e-4", "sample.prompts=[a cat, a dog]", "model.low_vram=true", "name=y"],
+    )
+    assert made.name == "y"
+    assert made.train.steps == 9
+    assert made.train.learning_rate == 1e-4
+    assert made.sample.prompts == ("a cat", "a dog")
+    assert made.model.low_vram is True
+
+
+def test_a_recipe_is_frozen():
+    made = recipe.parse({"name": "x"})
+    with pytest.raises(ValidationError):
+        made.name = "y"
+
+
+@pytest.mark.parametrize("name", recipe.shipped())
+def test_every_shipped_recipe_loads_and_survives_its_own_yaml(name):
+    made = recipe.load(name)
+    assert recipe.parse(yaml.safe_load(made.to_yaml())) == made
+    text = recipe.find(name).read_text()
+    assert f"lora_lightning train {name}" in text, "the header shows the command"
+    assert "—" not in text
+
+
+def test_the_presets_hold_the_numbers_that_people_know():
+    numbers = {
+        name: (made.train.steps, made.lora.rank, made.train.learning_rate)
+        for name in ("character", "style", "product")
+        if (made := recipe.load(name))
+    }
+    assert numbers == {"character": (1200, 24, 3e-4), "style": (1000, 16, 4e-4), "product": (800, 12, 5e-4)}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("name: [", "not valid YAML at line"), ("- a\n- b\n", "holds no fields"), ("", "holds no fields")],
+)
+def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, said):
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=said):
+        recipe.load(path)
+
+
+def test_a_file_that_is_not_there_names_the_shipped_ones(tmp_path):
+    with pytest.raises(InputError) as caught:
+        recipe.load("styel")
+    assert "'style'" in caught.value.hint
+
+
+def test_yaml_tags_run_nothing(tmp_path):
+    path = tmp_path / "evil.yaml"
+    path.write_text(f"name: !!python/object/apply:os.system ['touch {tmp_path}/ran']\n")
+    with pytest.raises(InputError):
+        recipe.load(path)
+    assert not (tmp_path / "ran").exists()
+
+
+@given(st.dictionaries(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=5)))
+def test_any_values_give_a_recipe_or_named_problems(values):
+    found = recipe.inspect(values)
+    assert isinstance(found.recipe, Recipe)
+    assert all(problem.message for problem in found.problems)
+
+
+def test_every_field_has_a_title_and_a_description():
+    for section, field in Recipe.model_fields.items():
+        model = field.annotation
+        if hasattr(model, "model_fields"):
+            for name, inner in model.model_fields.items():
+                assert inner.title, f"{section}.{name}"
+                assert inner.description, f"{section}.{name}"
+        else:
+            assert field.title, section
+            assert field.description, section
