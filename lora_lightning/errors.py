@@ -3,15 +3,15 @@
 LoraLightningError            message (what happened), hint (what to do now)
 ├── InputError                exit code 2: something the user gave is wrong
 │   ├── RecipeError           carries every problem of a recipe at once
-│   ├── NameProblem            a name that cannot be used, or is taken
+│   ├── NameProblem           a name that cannot be used, or is taken
 │   ├── DatasetError          a dataset, its pictures or its captions
 │   │   └── CaptionConflict   the caption changed since it was read
 │   ├── ModelError            a base model or captioner that cannot be found or opened
 │   ├── LoraFileError         a LoRA file that cannot be read
 │   └── PublishError          token, repository or permission
 ├── JobError                  exit code 1: the work itself failed
-│   ├── DiskFull
-│   ├── OutOfMemory
+│   ├── DiskFull              no space left while writing
+│   ├── OutOfMemory           the device has too little memory
 │   └── Diverged              the loss is no longer finite
 └── Stopped                   exit code 143: stopped on request, state saved
 """
