@@ -49,13 +49,18 @@ def check(recipe: Recipe, workspace: Workspace, verb: str = "train") -> Report:
     report = Report()
     if verb == "train":
         check_name_free(recipe, workspace, report)
-    if verb in ("caption", "train"):
-        check_dataset(recipe, workspace, report)
+        check_captions(recipe, check_dataset(recipe.dataset.name, workspace, report), report)
+    elif verb == "caption":
+        check_dataset(recipe.dataset.name, workspace, report)
+        check_captioner(recipe.caption.captioner, report)
+    elif verb == "generate":
+        check_generate(recipe, workspace, report)
+    elif verb == "publish":
+        check_publish(recipe, workspace, report)
     if verb in ("train", "generate"):
         check_base(recipe.model.base, report)
-    if verb == "caption":
-        check_captioner(recipe.caption.captioner, report)
-    check_machine(recipe, workspace, report)
+        check_gpu(recipe.model.base, report)
+    check_disk(workspace, report)
     return report
 
 
@@ -71,44 +76,62 @@ def check_name_free(recipe: Recipe, workspace: Workspace, report: Report) -> Non
         report.block("name", f"a LoRA {recipe.name!r} exists already", "choose another name")
 
 
-def check_dataset(recipe: Recipe, workspace: Workspace, report: Report) -> None:
-    """A dataset that is absent, empty, uncaptioned, without the trigger, or too small."""
-    name = recipe.dataset.name
+def check_dataset(name: str, workspace: Workspace, report: Report) -> list[Picture]:
+    """A dataset that is not chosen, absent or empty; returns its pictures."""
     if not name:
         report.block("dataset.name", "no dataset is chosen", "import pictures, then set dataset.name")
-        return
+        return []
     try:
         pictures = Dataset.open(workspace.dataset(name)).pictures()
     except LoraLightningError as error:
         report.block("dataset.name", error.message, error.hint)
-        return
+        return []
     if not pictures:
         report.block("dataset.name", f"dataset {name!r} holds no pictures", "import some")
-    _check_captions(recipe.trigger, pictures, report)
-    smallest = min(recipe.dataset.resolutions)
-    small = [picture for picture in pictures if picture.width * picture.height < smallest * smallest]
-    if small:
-        report.warn(
-            "dataset.resolutions",
-            f"{_count(small)} smaller than {smallest} x {smallest}, such as {small[0].name} "
-            f"({small[0].width} x {small[0].height})",
-            "these train at their own size; add larger ones or a lower resolution",
-        )
+    return pictures
 
 
-def _check_captions(trigger: str, pictures: list[Picture], report: Report) -> None:
+def check_captions(recipe: Recipe, pictures: list[Picture], report: Report) -> None:
+    """Pictures without a caption, captions without the trigger, pictures below the smallest resolution."""
     bare = [picture for picture in pictures if not picture.caption]
     if bare:
-        used = f"the trigger {trigger!r}" if trigger else "an empty caption"
-        report.warn(
-            "dataset.name", f"{_count(bare)} without a caption", f"training uses {used} for them; or caption first"
-        )
+        used = f"the trigger {recipe.trigger!r}" if recipe.trigger else "an empty caption"
+        hint = f"training uses {used} for them; or caption first"
+        report.warn("dataset.name", f"{_count(bare)} without a caption", hint)
+    trigger = recipe.trigger.lower()
+    without = [picture for picture in pictures if picture.caption and trigger not in picture.caption.lower()]
     if not trigger:
         report.warn("trigger", "there is no trigger word", "the LoRA will always be on, whatever the prompt")
-        return
-    without = [picture for picture in pictures if picture.caption and trigger.lower() not in picture.caption.lower()]
-    if without:
-        report.warn("trigger", f"{len(without)} captions lack {trigger!r}", "training puts it before them")
+    elif without:
+        report.warn("trigger", f"{len(without)} captions lack {recipe.trigger!r}", "training puts it before them")
+    side = min(recipe.dataset.resolutions)
+    small = [picture for picture in pictures if picture.width * picture.height < side * side]
+    if small:
+        example = f"{small[0].name} ({small[0].width} x {small[0].height})"
+        hint = "these train at their own size; add larger ones or a lower resolution"
+        report.warn("dataset.resolutions", f"{_count(small)} below {side} x {side}, such as {example}", hint)
+
+
+def check_generate(recipe: Recipe, workspace: Workspace, report: Report) -> None:
+    """No prompt, or a LoRA that is not there."""
+    if not recipe.generate.prompts:
+        report.block("generate.prompts", "there is no prompt", "set generate.prompts=[a fox in a forest]")
+    for choice in recipe.generate.loras:
+        known = workspace.lora_names()
+        if choice.name not in known and not Path(choice.name).expanduser().is_file():
+            hint = f"choose one of: {', '.join(known)}" if known else "train one first"
+            report.block("generate.loras", f"there is no LoRA {choice.name!r}", hint)
+
+
+def check_publish(recipe: Recipe, workspace: Workspace, report: Report) -> None:
+    """No repository, or no finished LoRA."""
+    if not recipe.publish.repo:
+        report.block("publish.repo", "no repository is chosen", "set publish.repo=user/name")
+    if not workspace.lora(recipe.name).is_file():
+        known = ", ".join(workspace.lora_names())
+        report.block(
+            "name", f"there is no finished LoRA {recipe.name!r}", f"choose one of: {known}" if known else "train it"
+        )
 
 
 def check_base(base: str, report: Report) -> None:
@@ -158,24 +181,26 @@ def _check_hub(repo: str, marker: str, where: str, report: Report) -> None:
         report.warn(where, f"{repo} is not on this machine yet", "it is downloaded first; FLUX.1 is about 34 GB")
 
 
-def check_machine(recipe: Recipe, workspace: Workspace, report: Report) -> None:
-    """Too little disk or memory, or no GPU for a full-size model."""
+def check_disk(workspace: Workspace, report: Report) -> None:
+    """A workspace that cannot be written, or too little room."""
     home = next(folder for folder in (workspace.home, *workspace.home.parents) if folder.exists())
     if not os.access(home, os.W_OK):
         report.block("--home", f"{workspace.home} cannot be written", "choose another folder with --home")
     free = shutil.disk_usage(home).free
     if free < GIB:
         report.block("disk", f"{free / GIB:.1f} GiB are free at {home}", "free at least 1 GiB")
-    if recipe.model.base in models.PUBLISHED:
-        cards = gpus()
-        if not cards:
-            report.warn(
-                "model.base", "no NVIDIA GPU is visible: FLUX on a CPU takes days", "rent a GPU of 12 GB or more"
-            )
-        elif max(card.memory_mib for card in cards) < 11_000:
-            report.warn(
-                "model.base", f"{cards[0].name} has {cards[0].memory_mib / 1024:.0f} GB", "FLUX needs 12 GB or more"
-            )
+
+
+def check_gpu(base: str, report: Report) -> None:
+    """No GPU, or one too small, for a full-size model."""
+    if base not in models.PUBLISHED:
+        return
+    cards = gpus()
+    if not cards:
+        report.warn("model.base", "no NVIDIA GPU is visible: FLUX on a CPU takes days", "use a GPU of 12 GB or more")
+    elif max(card.memory_mib for card in cards) < 11_000:
+        size = f"{cards[0].name} has {cards[0].memory_mib / 1024:.0f} GB"
+        report.warn("model.base", size, "FLUX needs 12 GB or more")
 
 
 def _count(pictures: list[Picture]) -> str:
