@@ -1,0 +1,182 @@
+"""Captions that a training should not see: each check says what it looks for, and which captions have it.
+
+Captioners glitch in 1.5 to 3 of 100 captions (JoyCaption's README), mostly loops: in 10,000 that is 150 and more.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lora_lightning.datasets import phrases, similar
+from lora_lightning.datasets.editing import sentences
+from lora_lightning.datasets.store import Picture
+from lora_lightning.datasets.tokens import Meter, Meters
+
+STYLE = "style"
+"""The kind of LoRA whose captions should not name a style."""
+LONGEST_LOOP = 20
+SENTENCE_WORDS = 5
+"""A sentence of that many words does not come twice by chance."""
+_STOP = re.compile(r"[.!?…][\"'”\u2019)\]]*$")
+_UNFINISHED = re.compile(
+    r"[,;:(-]$|\b(?:a|an|and|are|as|at|by|for|from|her|his|in|into|is|its|of|on|or|that|the|their|to|which|while|with)$",
+    re.IGNORECASE,
+)
+_SAME_SIGN = re.compile(r"(\S)\1{9,}")
+
+Look = Callable[[str], str]
+"""Gives the passage of a caption that a check is about, or an empty text."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of all captions.
+
+    Attributes:
+        name: short, as in the filter `flagged:loop`.
+        title: for a button.
+        explanation: what is wrong with such captions, and what helps.
+        passages: by picture number, what was found.
+    """
+
+    name: str
+    title: str
+    explanation: str
+    passages: Mapping[int, str]
+
+    @property
+    def ids(self) -> list[int]:
+        """The pictures whose captions it flags."""
+        return list(self.passages)
+
+    @property
+    def count(self) -> int:
+        """How many those are."""
+        return len(self.passages)
+
+
+def run(pictures: Sequence[Picture], meters: Meters, *, trigger: str = "", kind: str = "") -> list[Check]:
+    """All checks that apply; pictures without a caption are not looked at.
+
+    Args:
+        pictures: with their captions.
+        meters: of the base model.
+        trigger: the trigger word; without one it is not looked for.
+        kind: of LoRA; for "style" there is a check for words that name a style.
+    """
+    captioned = [picture for picture in pictures if picture.caption]
+
+    def check(name: str, title: str, explanation: str, look: Look) -> Check:
+        passages = {picture.id: look(picture.caption) for picture in captioned}
+        return Check(name, title, explanation, {id: passage for id, passage in passages.items() if passage})
+
+    checks = [check(*entry) for entry in _GENERAL]
+    if trigger:
+        checks += [check(*entry) for entry in _of_trigger(trigger)]
+    if kind == STYLE:
+        checks.append(check("style", "Names a style", _STYLE_WHY, phrases.finder(phrases.STYLE)))
+    return [*checks, _alike(captioned), *(_too_long(captioned, meter) for meter in (meters.clip, meters.t5))]
+
+
+def loop(caption: str) -> str:
+    """The words, sentence or sign that a caption repeats without end."""
+    if signs := _SAME_SIGN.search(caption):
+        return signs.group()
+    seen: set[str] = set()
+    for sentence in sentences(caption):
+        key = sentence.casefold().rstrip(".!? ")
+        if key in seen and len(key.split()) >= SENTENCE_WORDS:
+            return sentence
+        seen.add(key)
+    return _repeated(caption.split())
+
+
+def _repeated(words: Sequence[str]) -> str:
+    """A phrase that follows upon itself twice and more; one or two words must fill at least five or six."""
+    folded = [word.casefold().rstrip(",.;") for word in words]
+    last: dict[tuple[str, str], list[int]] = {}
+    periods = set()
+    for place, pair in enumerate(zip(folded, folded[1:], strict=False)):
+        places = last.setdefault(pair, [])
+        places.append(place)
+        if len(places) > 2 and places[-1] - places[-2] == places[-2] - places[-3] <= LONGEST_LOOP:
+            periods.add(places[-1] - places[-2])
+    for period in sorted(periods):
+        run = 0
+        for place in range(len(folded) - period):
+            run = run + 1 if folded[place] == folded[place + period] else 0
+            if run >= max(2 * period, 4):
+                return " ".join(words[place - run + 1 : place + period + 1])
+    return ""
+
+
+def truncated(caption: str) -> str:
+    """The last words of a caption that breaks off: of several sentences the last has no stop, or it ends with `of`.
+
+    A single sentence or a list of tags without a stop is whole.
+    """
+    if _STOP.search(caption):
+        return ""
+    if _UNFINISHED.search(caption) or len(sentences(caption)) > 1:
+        return " ".join(caption.split()[-5:])
+    return ""
+
+
+def _of_trigger(trigger: str) -> list[tuple[str, str, str, Look]]:
+    word = rf"(?<!\w){re.escape(trigger)}(?!\w)"
+    exact, any_case = re.compile(word), re.compile(word, re.IGNORECASE)
+
+    def missing(caption: str) -> str:
+        return "" if exact.search(caption) else " ".join(caption.split()[:5])
+
+    def doubled(caption: str) -> str:
+        return ", ".join(found) if len(found := any_case.findall(caption)) > 1 else ""
+
+    return [
+        (
+            "no-trigger",
+            "Trigger missing",
+            f"The trigger word {trigger!r} is not in it as a whole word, spelt exactly so: the LoRA will not hang on "
+            "the word there. Insert it.",
+            missing,
+        ),
+        ("doubled-trigger", "Trigger doubled", f"{trigger!r} should be in it once, at the start.", doubled),
+    ]
+
+
+def _alike(captioned: Sequence[Picture]) -> Check:
+    passages = {
+        captioned[place].id: f"nearly the same as that of {captioned[group[place == group[0]]].name}"
+        for group in similar.groups([picture.caption for picture in captioned])
+        for place in group
+    }
+    explanation = "Another caption has the same words, give or take one: together they teach one thing. Re-roll them."
+    return Check("alike", "Nearly identical", explanation, passages)
+
+
+def _too_long(captioned: Sequence[Picture], meter: Meter) -> Check:
+    counts = meter.counts([picture.caption for picture in captioned])
+    over = [picture for picture, count in zip(captioned, counts, strict=True) if count > meter.limit]
+    passages = {picture.id: meter.read(picture.caption).cut.strip() for picture in over}
+    guess = " The model's tokenizer is not here: this is an estimate." if meter.estimated else ""
+    return Check(meter.name.lower(), f"Over {meter.limit} {meter.name} tokens", _LONG_WHY[meter.name] + guess, passages)
+
+
+_STYLE_WHY = "A style LoRA learns what its captions leave out: naming the medium or mood keeps it from the trigger."
+_LONG_WHY = {
+    "CLIP": "CLIP reads the beginning only, which is fine for FLUX as long as subject and trigger are in it.",
+    "T5": "What is behind the limit is lost: the model never sees it. Shorten the caption.",
+}
+_GENERAL: list[tuple[str, str, str, Look]] = [
+    ("loop", "Loop", "The captioner ran in circles. Re-roll it.", loop),
+    ("truncated", "Breaks off", "The last sentence has no end: raise the token limit and re-roll.", truncated),
+    ("refusal", "Refusal", "The captioner declined instead of describing. Re-roll it.", phrases.finder(phrases.REFUSAL)),
+    ("meta", "Talks about the picture", "`This image shows` says nothing, and nobody prompts with it. Take it out.",
+     phrases.finder(phrases.META)),
+    ("hedge", "Guesses", "`appears to be` describes doubt, not the picture. Make it definite.",
+     phrases.finder(phrases.HEDGE)),
+    ("watermark", "Claims a watermark", "Captioners often see watermarks and signatures that are not there. Look, "
+     "then remove the sentence.", phrases.finder(phrases.WATERMARK)),
+    ("leftover", "Placeholder left", "A placeholder such as {name} was never filled in.",
+     phrases.finder(phrases.LEFTOVER)),
+]  # fmt: skip

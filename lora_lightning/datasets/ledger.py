@@ -1,0 +1,158 @@
+"""Edits of many captions at once, each of which can be taken back as one.
+
+A bulk edit is stored whole or not at all, and never touches a caption that changed since it was read. Undoing writes
+new versions, as a bulk edit of its own: undoing that one is redo.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lora_lightning.datasets import schema
+from lora_lightning.datasets.names import one_line
+from lora_lightning.datasets.store import Dataset
+from lora_lightning.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """A new text for a caption, if that is still the version which was read (0 for none)."""
+
+    picture: int
+    expected_version: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Bulk:
+    """One edit of many captions; `undoes` is the edit that it took back, `written` is seconds since the epoch."""
+
+    id: int
+    title: str
+    captions: int
+    undoes: int | None
+    written: float
+
+
+@dataclass(frozen=True)
+class BulkResult:
+    """What came of a bulk edit; pictures by number.
+
+    Attributes:
+        id: of the bulk edit, None when nothing was left to write.
+        written: the captions that it changed.
+        conflicts: the captions that had changed in between, and stay as they are.
+    """
+
+    id: int | None
+    written: list[int]
+    conflicts: list[int]
+
+
+@dataclass(frozen=True)
+class _Caption:
+    """A stored version; version 0 is the state before the first caption."""
+
+    version: int = 0
+    text: str = ""
+    author: str = ""
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A caption to append to a picture whose current version is `before`."""
+
+    picture: int
+    before: int
+    text: str
+    author: str
+    details: Mapping[str, object]
+
+
+def rewrite(dataset: Dataset, title: str, rewrites: Sequence[Rewrite]) -> BulkResult:
+    """Store new texts in one transaction; who wrote the caption stays, since an edit of many is not typed by hand.
+
+    Args:
+        dataset: to change.
+        title: what the edit does, as shown in the list of edits.
+        rewrites: at most one a picture.
+    """
+    steps, conflicts = [], []
+    with schema.transaction(dataset.database) as db:
+        current = _current(db)
+        for each in rewrites:
+            before = current.get(each.picture, _Caption())
+            if before.version != each.expected_version:
+                conflicts.append(each.picture)
+            else:
+                steps.append(_Step(each.picture, before.version, one_line(each.text), before.author, {"edit": title}))
+        return _write(db, title, None, steps, conflicts)
+
+
+def undo(dataset: Dataset, id: int) -> BulkResult:
+    """Bring back the captions from before a bulk edit, as far as nobody has touched them since.
+
+    Raises:
+        DatasetError: there is no such edit.
+    """
+    steps, conflicts = [], []
+    with schema.transaction(dataset.database) as db:
+        row = db.execute("SELECT title FROM bulks WHERE id = ?", (id,)).fetchone()
+        if row is None:
+            raise DatasetError(f"dataset {dataset.name!r} has no edit number {id}", "Reload the list of edits.")
+        current = _current(db)
+        for picture, version, caption in _replaced(db, id):
+            if current[picture].version != version:
+                conflicts.append(picture)
+            else:
+                details = {"undoes": version, "restores": caption.version}
+                steps.append(_Step(picture, version, caption.text, caption.author, details))
+        return _write(db, f"Undo: {row['title']}", id, steps, conflicts)
+
+
+def bulks(dataset: Dataset) -> list[Bulk]:
+    """Every bulk edit, the latest first."""
+    with schema.connection(dataset.database) as db:
+        rows = db.execute(
+            "SELECT id, title, (SELECT count(*) FROM bulk_captions WHERE bulk = id) AS captions, undoes, written "
+            "FROM bulks ORDER BY id DESC"
+        )
+        return [Bulk(**row) for row in rows]
+
+
+def _current(db: sqlite3.Connection) -> dict[int, _Caption]:
+    """The current caption of each picture that ever had one; of a group, SQLite reads the row of its max()."""
+    rows = db.execute("SELECT picture, max(version), text, author FROM captions GROUP BY picture")
+    return {picture: _Caption(version, text, author) for picture, version, text, author in rows}
+
+
+def _replaced(db: sqlite3.Connection, id: int) -> list[tuple[int, int, _Caption]]:
+    """Of each caption in a bulk edit: its picture, the version written, and what was there before."""
+    rows = db.execute(
+        "SELECT b.picture, b.after, b.before, coalesce(c.text, ''), coalesce(c.author, '') FROM bulk_captions b "
+        "LEFT JOIN captions c ON c.picture = b.picture AND c.version = b.before WHERE b.bulk = ?",
+        (id,),
+    )
+    return [(picture, after, _Caption(before, text, author)) for picture, after, before, text, author in rows]
+
+
+def _write(
+    db: sqlite3.Connection, title: str, undoes: int | None, steps: Sequence[_Step], conflicts: list[int]
+) -> BulkResult:
+    if not steps:
+        return BulkResult(None, [], conflicts)
+    now = time.time()
+    id = db.execute("INSERT INTO bulks (title, undoes, written) VALUES (?, ?, ?)", (title, undoes, now)).lastrowid
+    db.executemany(
+        "INSERT INTO captions VALUES (?, ?, ?, ?, ?, ?)",
+        [
+            (s.picture, s.before + 1, s.text, s.author, json.dumps({"bulk": id, **s.details}, sort_keys=True), now)
+            for s in steps
+        ],
+    )
+    db.executemany(
+        "INSERT INTO bulk_captions VALUES (?, ?, ?, ?)", [(id, s.picture, s.before, s.before + 1) for s in steps]
+    )
+    return BulkResult(id, [step.picture for step in steps], conflicts)

@@ -1,0 +1,55 @@
+"""Captions that say nearly the same: they teach nothing that the first of them does not.
+
+Shapes: K keys of all captions in a row.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import reduce
+from operator import xor
+
+import numpy as np
+
+from lora_lightning.datasets.words import STOP_WORDS
+
+FEWEST_WORDS = 8
+"""With fewer words besides the stop words, one of them makes a difference: `a dog runs`, `a cat runs`."""
+
+
+def groups(captions: Sequence[str]) -> list[list[int]]:
+    """Places of captions with the same words; from eight words on, one may be another, missing or added.
+
+    Stop words, order, repetition and punctuation do not count. Two sets of words that differ in one are equal
+    after taking one word out of either or both: each caption is filed under its set, and under its set without each
+    of its words, where a set is the XOR of its words' hashes; captions filed under one key belong together.
+    """
+    keys, owners = [], []
+    for place, caption in enumerate(captions):
+        words = [hash(word) for word in set(re.findall(r"\w+", caption.lower())) - STOP_WORDS]
+        whole = reduce(xor, words, 0)
+        filed = [whole, *(whole ^ word for word in words)] if len(words) >= FEWEST_WORDS else [whole] * bool(words)
+        keys += filed
+        owners += [place] * len(filed)
+    keys_K, owners_K = np.array(keys, np.int64), np.array(owners, np.int64)
+    order_K = np.argsort(keys_K, kind="stable")
+    keys_K, owners_K = keys_K[order_K], owners_K[order_K]
+    same_K = np.flatnonzero(keys_K[1:] == keys_K[:-1])
+    return _joined(owners_K[same_K].tolist(), owners_K[same_K + 1].tolist())
+
+
+def _joined(left: Sequence[int], right: Sequence[int]) -> list[list[int]]:
+    """The connected parts of a graph, by union-find; each sorted, the first member's part first."""
+    parents = {place: place for place in (*left, *right)}
+
+    def root(place: int) -> int:
+        while parents[place] != place:
+            parents[place] = parents[parents[place]]
+            place = parents[place]
+        return place
+
+    for a, b in zip(left, right, strict=True):
+        parents[root(a)] = root(b)
+    found: dict[int, list[int]] = {}
+    for place in sorted(parents):
+        found.setdefault(root(place), []).append(place)
+    return list(found.values())

@@ -1,0 +1,246 @@
+"""A dataset: pictures and their captions in one SQLite file beside the untouched originals.
+
+    DATASET/  dataset.sqlite  images/000001.3fa9c2d1.jpg ...  thumbs/
+
+Captions are append-only: each change is a new version that says who wrote it, how and when.
+"""
+
+import functools
+import json
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lora_lightning.datasets import schema
+from lora_lightning.datasets.captions import Claim
+from lora_lightning.datasets.names import natural_order, one_line
+from lora_lightning.datasets.summary import Statistics, summarize
+from lora_lightning.errors import CaptionConflict, DatasetError
+
+HUMAN = "human"
+IMPORT = "import"
+_order = functools.lru_cache(2**16)(natural_order)  # a page of 10,000 pictures sorts them at each click
+
+CURRENT = """
+SELECT p.id, p.file, p.name, p.sha256, p.width, p.height,
+       coalesce(c.text, '') AS caption, coalesce(c.version, 0) AS version, coalesce(c.author, '') AS author,
+       coalesce(a.reason, '') AS aside
+FROM pictures p
+LEFT JOIN aside a ON a.picture = p.id
+LEFT JOIN captions c ON c.picture = p.id AND c.version = (SELECT max(version) FROM captions WHERE picture = p.id)
+"""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture with its current caption.
+
+    Attributes:
+        file: name inside DATASET/images/, such as `000001.3fa9c2d1.png`.
+        name: the user's own file name, such as `beach.JPG`.
+        sha256: of the original's bytes, in hex.
+        width: pixels after EXIF rotation; `height` likewise.
+        caption: one line, empty when there is none.
+        version: of the caption, 0 when it never had one.
+        author: "" | "human" | "import" | a captioner's name.
+        aside: why it was set aside, empty when it is in use.
+    """
+
+    id: int
+    file: str
+    name: str
+    sha256: str
+    width: int
+    height: int
+    caption: str = ""
+    version: int = 0
+    author: str = ""
+    aside: str = ""
+
+
+@dataclass(frozen=True)
+class CaptionVersion:
+    """One version of a caption; `details` says how it came about, `written` is seconds since the epoch."""
+
+    version: int
+    text: str
+    author: str
+    details: dict[str, object]
+    written: float
+
+
+class Dataset:
+    """One dataset on disk; safe to use from several threads and processes at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = folder.name
+        self.images = folder / "images"
+        self.database = folder / "dataset.sqlite"
+
+    @classmethod
+    def open(cls, folder: Path) -> "Dataset":
+        """A dataset that exists.
+
+        Raises:
+            DatasetError: there is none, or it cannot be read; the message names it.
+        """
+        dataset = cls(folder)
+        if not dataset.database.is_file():
+            raise DatasetError(
+                f"there is no dataset {folder.name!r} in {folder.parent}",
+                f"Make it with `python -m lora_lightning import {folder.name} PICTURES`.",
+            )
+        schema.upgrade(dataset.database)
+        return dataset
+
+    @classmethod
+    def create(cls, folder: Path) -> "Dataset":
+        """An empty dataset in a folder that does not exist yet."""
+        dataset = cls(folder)
+        dataset.images.mkdir(parents=True)
+        schema.create(dataset.database)
+        return dataset
+
+    def pictures(self, *, include_aside: bool = False) -> list[Picture]:
+        """Every picture in use, in the natural order of its original name; on request also those set aside."""
+        only = "" if include_aside else "WHERE a.reason IS NULL"
+        with schema.connection(self.database) as db:
+            found = [Picture(*row) for row in db.execute(f"{CURRENT} {only}")]
+        return sorted(found, key=lambda picture: (_order(picture.name), picture.id))
+
+    def picture(self, id: int) -> Picture:
+        """One picture.
+
+        Raises:
+            DatasetError: there is none of that number.
+        """
+        with schema.connection(self.database) as db:
+            return self._current(db, id)
+
+    def path(self, picture: Picture) -> Path:
+        """The untouched original."""
+        return self.images / picture.file
+
+    def write_caption(
+        self,
+        id: int,
+        text: str,
+        *,
+        author: str,
+        details: Mapping[str, object] | None = None,
+        expected_version: int | None = None,
+    ) -> Picture:
+        """Store a new version of a caption, as one line; writing the same again changes nothing.
+
+        Args:
+            id: of the picture.
+            text: line breaks become spaces.
+            author: "human" or the captioner's name.
+            details: how it was made, as plain JSON values: prompt, parameters, seed.
+            expected_version: the version that the writer has seen (compare-and-set).
+
+        Raises:
+            CaptionConflict: somebody else wrote in between; it carries the text stored now.
+            DatasetError: there is no such picture.
+        """
+        with schema.transaction(self.database) as db:
+            before = self._current(db, id)
+            if expected_version is not None and before.version != expected_version:
+                raise CaptionConflict(f"the caption of {before.name} was changed in the meantime", before.caption)
+            _append(db, before, one_line(text), author, details or {})
+            return self._current(db, id)
+
+    def history(self, id: int) -> list[CaptionVersion]:
+        """Every version of a caption, the oldest first."""
+        with schema.connection(self.database) as db:
+            return _history(db, id)
+
+    def undo(self, id: int) -> Picture:
+        """Bring back the caption before the current one, as a new version; again goes further back.
+
+        Raises:
+            DatasetError: there is nothing to go back to.
+        """
+        with schema.transaction(self.database) as db:
+            before = self._current(db, id)
+            versions = {version.version: version for version in _history(db, id)}
+            target = _origin(versions, before.version) - 1
+            if target < 0:
+                raise DatasetError(f"{before.name} has no earlier caption", "Write a caption first.")
+            restored = versions.get(_origin(versions, target))
+            text, author, number = (restored.text, restored.author, restored.version) if restored else ("", "", 0)
+            _append(db, before, text, author, {"undoes": before.version, "restores": number})
+            return self._current(db, id)
+
+    def statistics(self) -> Statistics:
+        """Counts, sizes and formats of the pictures in use."""
+        with schema.connection(self.database) as db:
+            in_use = "SELECT coalesce(sum(bytes), 0) FROM pictures WHERE id NOT IN (SELECT picture FROM aside)"
+            size_bytes = db.execute(in_use).fetchone()[0]
+        return summarize(self.pictures(), size_bytes)
+
+    def next_id(self) -> int:
+        """The number that the next imported picture gets; only an import, which holds a lock, may rely on it."""
+        with schema.connection(self.database) as db:
+            return int(db.execute("SELECT coalesce(max(id), 0) + 1 FROM pictures").fetchone()[0])
+
+    def add(self, pictures: Sequence[Picture], captions: Mapping[int, Claim]) -> list[int]:
+        """Store imported pictures and captions in one transaction; a caption by a person stays.
+
+        Args:
+            pictures: new ones, their files already in images/.
+            captions: for pictures by number, new or old.
+
+        Returns:
+            Numbers of the pictures that keep another caption, because a person wrote it.
+        """
+        now = time.time()
+        rows = [(p.id, p.file, p.name, p.sha256, p.width, p.height, self.path(p).stat().st_size, now) for p in pictures]
+        kept = []
+        with schema.transaction(self.database) as db:
+            db.executemany("INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            for id, claim in captions.items():
+                before = self._current(db, id)
+                if before.caption == claim.text:
+                    continue
+                if before.author == HUMAN:
+                    kept.append(id)
+                else:
+                    _append(db, before, claim.text, IMPORT, {"source": claim.label})
+        return kept
+
+    def _current(self, db: sqlite3.Connection, id: int) -> Picture:
+        row = db.execute(f"{CURRENT} WHERE p.id = ?", (id,)).fetchone()
+        if row is None:
+            raise DatasetError(f"dataset {self.name!r} has no picture number {id}", "Reload the list of pictures.")
+        return Picture(**row)
+
+
+def _append(db: sqlite3.Connection, before: Picture, text: str, author: str, details: Mapping[str, object]) -> None:
+    """Add a caption version, unless it says the same in the same way as the current one."""
+    encoded = json.dumps(dict(details), sort_keys=True)
+    latest = db.execute(
+        "SELECT details FROM captions WHERE picture = ? AND version = ?", (before.id, before.version)
+    ).fetchone()
+    if latest is not None and (before.caption, before.author, latest["details"]) == (text, author, encoded):
+        return
+    db.execute(
+        "INSERT INTO captions VALUES (?, ?, ?, ?, ?, ?)",
+        (before.id, before.version + 1, text, author, encoded, time.time()),
+    )
+
+
+def _history(db: sqlite3.Connection, id: int) -> list[CaptionVersion]:
+    rows = db.execute(
+        "SELECT version, text, author, details, written FROM captions WHERE picture = ? ORDER BY version", (id,)
+    )
+    return [CaptionVersion(**(dict(row) | {"details": json.loads(row["details"])})) for row in rows]
+
+
+def _origin(versions: Mapping[int, CaptionVersion], number: int) -> int:
+    """The version that an undo brought back, or the number itself."""
+    restores = versions[number].details.get("restores") if number in versions else None
+    return restores if isinstance(restores, int) else number
