@@ -1,0 +1,97 @@
+"""From the name of a base model to a complete folder on this machine, or an error that says what to do."""
+
+import json
+import re
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+
+from lora_lightning.errors import ModelError
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def local_folder(source: str) -> Path:
+    """The folder of a pipeline in the diffusers layout; a Hub id is downloaded once.
+
+    Everything is loaded from this folder afterwards, so that a lost network can neither stall nor change a run.
+
+    Raises:
+        ModelError: it is absent, incomplete, gated, or cannot be downloaded.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _complete(path.resolve(), f"model folder {source}")
+    if not HUB_ID.fullmatch(source):
+        raise ModelError(
+            f"there is no model folder {source}",
+            "Give dev, schnell, a folder in the diffusers layout (with model_index.json), or a Hub id.",
+        )
+    return _complete(_download(source), f"the local copy of {source}")
+
+
+def _download(repo: str) -> Path:
+    parts = ["model_index.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors"]
+    try:
+        return Path(snapshot_download(repo, allow_patterns=parts))
+    except GatedRepoError:
+        raise ModelError(
+            f"{repo} is gated: its licence must be accepted once",
+            f"Accept it at https://huggingface.co/{repo}, then run `hf auth login` with a token of that account.",
+        ) from None
+    except RepositoryNotFoundError:
+        raise ModelError(
+            f"there is no model {repo} on the Hugging Face Hub, or it is private",
+            "Check the spelling; for a private model run `hf auth login` first.",
+        ) from None
+    except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, ConnectionError) as error:
+        raise ModelError(
+            f"{repo} is neither a folder here nor in the local Hub cache, and the Hub could not be reached",
+            f"Connect to the network, or download it elsewhere and give its folder. ({type(error).__name__})",
+        ) from None
+
+
+def _complete(folder: Path, what: str) -> Path:
+    missing = _missing(folder)
+    if missing:
+        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise ModelError(
+            f"{what} is incomplete: {shown} missing",
+            "Download the model again; a diffusers folder holds model_index.json and a folder for each part.",
+        )
+    return folder
+
+
+def _missing(folder: Path) -> list[str]:
+    """Files that the parts named in model_index.json need and do not have."""
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ["model_index.json"]
+    missing = []
+    for part, kind in index.items():
+        if not isinstance(kind, list) or kind[0] is None:
+            continue
+        if part.startswith("tokenizer"):
+            wanted = ["tokenizer_config.json"]
+        elif part == "scheduler":
+            wanted = ["scheduler_config.json"]
+        else:
+            wanted = ["config.json", *_weights(folder / part)]
+        missing += [f"{part}/{name}" for name in wanted if not (folder / part / name).is_file()]
+    return missing
+
+
+def _weights(part: Path) -> list[str]:
+    """The weight files of a part: the shards of its index, or any safetensors file."""
+    for index in part.glob("*.safetensors.index.json"):
+        shards: dict[str, str] = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
+        return sorted(set(shards.values()))
+    return [next((path.name for path in part.glob("*.safetensors")), "*.safetensors")]

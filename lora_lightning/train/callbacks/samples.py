@@ -1,0 +1,77 @@
+"""Pictures drawn while training: the same prompts and seeds each time."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from diffusers import DiffusionPipeline
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lora_lightning.errors import LoraLightningError
+from lora_lightning.models.base import TextEmbedding
+from lora_lightning.models.sampling import Shot, draw, save_png
+from lora_lightning.runs.callback import Report
+
+log = logging.getLogger("lora_lightning")
+
+
+class Samples(Callback):
+    """Draws at step 0, every few steps, when asked to (SAMPLE), and at the end.
+
+    It stands after the callback that saves checkpoints, so nothing is lost when drawing fails or is stopped; and it
+    draws with its own random state, so training is the same with it or without.
+
+    Args:
+        report: of this fit.
+        pipeline: makes what draws, around the transformer in training.
+        shots: what to draw; picture i of a step is `samples/STEP-i.png`.
+        texts: the embeddings of their prompts.
+        every: steps between samples; 0 draws none.
+    """
+
+    def __init__(
+        self,
+        report: Report,
+        pipeline: Callable[[], DiffusionPipeline],
+        shots: Sequence[Shot],
+        texts: Sequence[TextEmbedding],
+        every: int,
+    ) -> None:
+        self.report, self.reporter = report, report.reporter
+        self.folder = report.reporter.run.samples
+        self.pipeline, self.shots, self.texts, self.every = pipeline, shots, texts, every
+        self._looked_at = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The base as it is."""
+        self._looked_at = trainer.global_step
+        if trainer.global_step == 0 and self.every:
+            self._draw(0)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Draw if it is time."""
+        step = trainer.global_step
+        if step == self._looked_at or trainer.should_stop:
+            return
+        self._looked_at = step
+        due = self.every and (step % self.every == 0 or step >= trainer.max_steps)
+        if self.reporter.run.take("SAMPLE") or due:
+            self._draw(step)
+
+    def _draw(self, step: int) -> None:
+        if not self.shots:
+            return
+        with self.report.aside("drawing samples", len(self.shots)):
+            try:
+                pipeline = self.pipeline()
+                for place, (shot, text) in enumerate(zip(self.shots, self.texts, strict=True)):
+                    picture = draw(pipeline, shot, text, self.reporter.check_stop)
+                    facts = shot.facts() | {"step": str(step)}
+                    save_png(picture, self.folder / f"{step:07d}-{place}.png", facts)
+                    self.reporter.advance(place + 1)
+            except LoraLightningError:
+                raise
+            except Exception as error:  # a picture is never worth a training run
+                log.warning("samples of step %d could not be drawn: %s: %s", step, type(error).__name__, error)

@@ -1,0 +1,79 @@
+"""Checkpoints that are whole or not there: the file is synced before its manifest, which holds its hash, appears.
+
+    checkpoints/  000250.ckpt  000250.json {"step", "sha256"}
+
+Lightning's own save writes to $TMPDIR and moves, which is a copy between file systems and can be cut in half.
+"""
+
+import hashlib
+import io
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+
+from lora_lightning.runs.files import read_json, write_atomic, write_json
+
+log = logging.getLogger("lora_lightning")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that is valid: its content has the hash that its manifest names."""
+
+    path: Path
+    step: int
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Lightning's way in and out."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write the checkpoint, then its manifest."""
+        path = Path(path)
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        data = buffer.getbuffer()
+        write_atomic(path, lambda file: file.write(data))
+        manifest = {"step": checkpoint["global_step"], "sha256": hashlib.sha256(data).hexdigest()}
+        write_json(_manifest(path), manifest)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        """Read tensors and plain values only: a checkpoint must not be able to run code."""
+        loaded: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        return loaded
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove it, the manifest first."""
+        _manifest(Path(path)).unlink(missing_ok=True)
+        Path(path).unlink(missing_ok=True)
+
+
+def newest(folder: Path) -> Checkpoint | None:
+    """The valid checkpoint of the highest step; damaged ones are named in the log and passed over."""
+    for stray in folder.glob(".*.tmp"):
+        stray.unlink(missing_ok=True)
+    for path in sorted(folder.glob("*.ckpt"), reverse=True):
+        manifest = read_json(_manifest(path))
+        if manifest and manifest["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest():
+            return Checkpoint(path, manifest["step"])
+        log.warning("checkpoint %s is damaged or incomplete; using the one before it", path.name)
+    return None
+
+
+def keep_newest(folder: Path, count: int) -> None:
+    """Remove all but the newest few."""
+    for path in sorted(folder.glob("*.ckpt"))[:-count]:
+        AtomicCheckpointIO().remove_checkpoint(path)
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies; names sort by step."""
+    return folder / f"{step:07d}.ckpt"
+
+
+def _manifest(path: Path) -> Path:
+    return path.with_suffix(".json")
