@@ -1,0 +1,53 @@
+"""What lies in a run's folder: its samples, its log, its files."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from lora_lightning.runs.folder import RunFolder, Status
+from lora_lightning.ui import cards, gallery, monitor
+from lora_lightning.ui.routes import SERVED
+from lora_lightning.workspace import Workspace
+
+
+def log(run: RunFolder) -> None:
+    """The end of the run's log."""
+
+    def draw(status: Status) -> None:
+        with st.container(height=480, autoscroll=True):
+            st.code(run.log_tail() or "Nothing has been printed yet.", language=None, wrap_lines=True)
+
+    monitor.watch(run, draw)
+
+
+def samples(workspace: Workspace, run: RunFolder) -> None:
+    """Every picture that the run drew."""
+
+    def draw(status: Status) -> None:
+        found = gallery.drawn(run.samples)
+        if found:
+            gallery.show([gallery.of_file(workspace, path) for path in found], "run.samples", cell=200)
+        else:
+            st.info("They appear here as the run draws them.", title="No samples yet", icon=":material/image:")
+
+    monitor.watch(run, draw)
+
+
+def files(workspace: Workspace, run: RunFolder) -> None:
+    """What the run made and what lies in its folder."""
+    made = run.result().get("made", {}).values()
+    paths = [Path(path) for value in made for path in ([value] if isinstance(value, str) else value)]
+    shown = [path for path in paths if path.is_file()]
+    inside = [path for path in sorted(run.path.rglob("*")) if path.is_file() and path.suffix != ".lock"]
+    st.dataframe(
+        [
+            {
+                "File": str(path.relative_to(workspace.home)) if path.is_relative_to(workspace.home) else str(path),
+                "Size": cards.size(path.stat().st_size),
+                "Open": gallery.url(workspace, path) if path.suffix.lower() in SERVED else None,
+            }
+            for path in dict.fromkeys([*shown, *inside])
+        ],
+        hide_index=True,
+        column_config={"Open": st.column_config.LinkColumn(display_text="open"), "File": {"width": "large"}},
+    )

@@ -1,0 +1,81 @@
+"""Pictures by their URLs: the browser fetches what it shows, small, and nothing is decoded again for a page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+import streamlit as st
+
+from lora_lightning.datasets.store import Dataset, Picture
+from lora_lightning.workspace import Workspace
+
+PER_PAGE = 60
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of a gallery: the small one shown, the one it opens, and the words below it."""
+
+    thumb: str
+    full: str
+    title: str
+    text: str = ""
+
+
+def url(workspace: Workspace, path: Path, *, save: bool = False) -> str:
+    """Where the dashboard serves a file of the workspace; a changed file has another URL."""
+    version = path.stat().st_mtime_ns if path.is_file() else 0
+    relative = quote(path.relative_to(workspace.home).as_posix())
+    return f"/files/{relative}?v={version}" + ("&save" if save else "")
+
+
+def of_picture(workspace: Workspace, dataset: Dataset, picture: Picture, text: str = "") -> Tile:
+    """The tile of a dataset's picture."""
+    return Tile(
+        thumb=f"/thumbs/{quote(dataset.name)}/{quote(picture.file)}",
+        full=url(workspace, dataset.path(picture)),
+        title=picture.name,
+        text=text or picture.caption or "no caption",
+    )
+
+
+def of_file(workspace: Workspace, path: Path, text: str = "") -> Tile:
+    """The tile of a picture that a run drew."""
+    address = url(workspace, path)
+    return Tile(thumb=address, full=address, title=path.stem, text=text)
+
+
+def drawn(folder: Path) -> list[Path]:
+    """The pictures in a folder, the latest first."""
+    found = [path for path in folder.glob("**/*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+    return sorted(found, key=lambda path: (path.stat().st_mtime, path.name), reverse=True)
+
+
+def show(tiles: Sequence[Tile], key: str, *, cell: int = 150, per_page: int = PER_PAGE) -> None:
+    """Draw a page of tiles with its pager."""
+    page = pager(len(tiles), key, per_page)
+    shown = "".join(_figure(tile) for tile in tiles[(page - 1) * per_page : page * per_page])
+    st.html(f'<div class="ll-grid" style="--cell:{cell}px">{shown}</div>')
+
+
+def picture(tile: Tile) -> None:
+    """Draw one picture by itself, whole."""
+    st.html(f'<div class="ll-picture">{_figure(tile, words=False)}</div>')
+
+
+def pager(count: int, key: str, per_page: int) -> int:
+    """The page in view, from 1; the pager shows only when there is more than one."""
+    pages = max(1, -(-count // per_page))
+    return st.pagination(pages, key=f"{key}.page", persist_state="session") if pages > 1 else 1
+
+
+def _figure(tile: Tile, *, words: bool = True) -> str:
+    alt = escape(f"{tile.title}: {tile.text}" if tile.text else tile.title, quote=True)
+    below = f"<figcaption><b>{escape(tile.title)}</b><span>{escape(tile.text)}</span></figcaption>" if words else ""
+    return (
+        f'<figure><a href="{escape(tile.full)}" target="_blank" title="{alt}">'
+        f'<img src="{escape(tile.thumb)}" alt="{alt}" loading="lazy"></a>{below}</figure>'
+    )

@@ -1,0 +1,123 @@
+"""A run as it is now, drawn again every second while it works. What is drawn comes from the run's folder alone."""
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from lora_lightning.runs.folder import RunFolder, Status, runs
+from lora_lightning.ui import actions, cards, charts, gallery
+from lora_lightning.workspace import Workspace
+
+LIVE_SECONDS = 1.0
+IDLE_SECONDS = 4.0
+LATEST_SAMPLES = 8
+
+WRONG = ("failed", "interrupted")
+
+VERBS = {
+    "train": "Training",
+    "caption": "Captioning",
+    "generate": "Generating",
+    "publish": "Publishing",
+    "demo": "Demo",
+    "evaluate": "Evaluating",
+}
+"""What a run of a verb is doing, in a word."""
+
+
+def watch(run: RunFolder, draw: Callable[[Status], None]) -> None:
+    """Draw a run's status again and again; when it begins or ends to work, the whole page is drawn anew."""
+    live = run.status().live
+
+    def tick() -> None:
+        status = run.status()
+        if status.live != live:
+            st.rerun()
+        draw(status)
+
+    st.fragment(tick, run_every=LIVE_SECONDS if live else IDLE_SECONDS)()
+
+
+def active(workspace: Workspace) -> list[RunFolder]:
+    """The runs that work or wait now."""
+    return [run for run in runs(workspace) if run.status().live]
+
+
+def overview(workspace: Workspace, run: RunFolder) -> None:
+    """Everything about one run on one screen: progress, actions, figures, loss, latest samples."""
+
+    def draw(status: Status) -> None:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            cards.state(status.state)
+            st.markdown(f":gray[{VERBS.get(status.verb, status.verb)}, updated {cards.ago(status.updated)}]")
+        _progress(status, why=status.state not in WRONG)
+        _ending(status)
+        actions.buttons(workspace, run, status, key="run")
+        figures(status)
+        charts.losses(run)
+        samples = gallery.drawn(run.samples)[:LATEST_SAMPLES]
+        if samples:
+            st.subheader("Latest samples", anchor=False)
+            gallery.show([gallery.of_file(workspace, path) for path in samples], "run.latest")
+
+    watch(run, draw)
+
+
+def card(workspace: Workspace, run: RunFolder, *, key: str) -> None:
+    """One run in a bordered card with a link to its page, kept up to date."""
+    with st.container(border=True):
+
+        def draw(status: Status) -> None:
+            heading(status)
+            _progress(status, why=True)
+            actions.buttons(workspace, run, status, key=key)
+
+        watch(run, draw)
+
+
+def heading(status: Status) -> None:
+    """A run's name as a link to its page, what it does, and its state."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.page_link(cards.page("run"), label=f"**{status.name}**", query_params={"id": status.name})
+        cards.state(status.state)
+        st.markdown(f":gray[:small[{VERBS.get(status.verb, status.verb)}, made {cards.ago(status.created)}]]")
+
+
+def _progress(status: Status, *, why: bool) -> None:
+    """A bar while the run works; afterwards a line on how far it came and why it ended."""
+    if status.live:
+        st.progress(status.progress, text=progress_text(status))
+    parts = [status.message] if status.message and why else []
+    if not status.live and status.state != "completed" and status.phase:
+        parts.append(f"reached: {progress_text(status).lower()}")
+    if parts:
+        st.markdown(f":gray[{cards.escape(cards.capital(', '.join(parts)))}]")
+
+
+def _ending(status: Status) -> None:
+    """A card for what went wrong, with what to do about it."""
+    if status.state in WRONG:
+        show = st.error if status.state == "failed" else st.warning
+        show(cards.escape(status.hint), title=cards.capital(cards.escape(status.message)))
+
+
+def progress_text(status: Status) -> str:
+    """Phase, units and time left: 'Training 340 of 2,000, about 50 min left'."""
+    if not status.phase:
+        return "Waiting for its turn" if status.state == "queued" else "Starting"
+    text = cards.capital(status.phase)
+    if status.total:
+        text += f" {status.done:,} of {status.total:,}"
+    if status.eta_seconds is not None and status.done < status.total:
+        text += f", about {cards.duration(status.eta_seconds)} left"
+    return text
+
+
+def figures(status: Status) -> None:
+    """What the work measures, such as the loss and steps a second."""
+    shown = {name: value for name, value in (status.figures or {}).items() if isinstance(value, int | float)}
+    if shown:
+        with st.grid("auto", min_column_width=140):
+            for name, value in shown.items():
+                label = name.removesuffix("_mib").replace("_", " ").capitalize()
+                st.metric(label, cards.figure(value) + (" MiB" if name.endswith("_mib") else ""), border=True)

@@ -1,0 +1,67 @@
+"""What finished runs made, where it is used: drawn pictures with their recipes, published LoRAs with their links."""
+
+from pathlib import Path
+
+import streamlit as st
+import yaml
+
+from lora_lightning.runs.folder import RunFolder, runs
+from lora_lightning.ui import cards, gallery
+from lora_lightning.workspace import Workspace
+
+RUNS_SHOWN = 10
+
+
+def drawn(workspace: Workspace) -> None:
+    """The pictures of the latest generations, each with what they were made from."""
+    found = [run for run in runs(workspace) if run.read_state().get("verb") == "generate" and gallery.drawn(run.path)]
+    if not found:
+        st.info("Write a prompt and draw.", title="Nothing has been drawn yet", icon=":material/image:")
+    for run in found[:RUNS_SHOWN]:
+        with st.container(border=True):
+            pictures = sorted(gallery.drawn(run.path))
+            st.page_link(cards.page("run"), label=f"**{run.name}**", query_params={"id": run.name})
+            gallery.show([gallery.of_file(workspace, path) for path in pictures], f"drawn.{run.name}", cell=220)
+            with st.expander("Recipe"):
+                st.code(_section(run, "generate"), language="yaml")
+
+
+def evaluated(workspace: Workspace, name: str) -> None:
+    """The evaluations of a LoRA: the sheet of pictures, and each measure with what it means."""
+    found = [run for run in runs(workspace) if run.name.startswith(f"{name}.evaluate") and run.result()]
+    if not found:
+        st.info("Draw the comparison to see it here.", title="Not evaluated yet", icon=":material/query_stats:")
+    for run in found[:RUNS_SHOWN]:
+        with st.container(border=True):
+            st.page_link(cards.page("run"), label=f"**{run.name}**", query_params={"id": run.name})
+            sheet = Path(run.result()["made"]["sheet"])
+            if sheet.is_file():
+                gallery.picture(gallery.of_file(workspace, sheet, "the base and the LoRA from the same seeds"))
+            st.dataframe(run.result()["report"].get("measures", []), hide_index=True)
+
+
+def published(workspace: Workspace, name: str) -> None:
+    """How the pushes of a LoRA ended, with their links."""
+    for run in runs(workspace):
+        if run.read_state().get("verb") == "publish" and run.name.startswith(f"{name}.publish"):
+            with st.container(border=True):
+                link = run.result().get("report", {}).get("url")
+                st.page_link(cards.page("run"), label=f"**{run.name}**", query_params={"id": run.name})
+                status = run.status()
+                cards.state(status.state)
+                if link:
+                    st.markdown(f"[{link}]({link})")
+                elif status.message:
+                    st.markdown(f"{cards.escape(status.message)}  \n:gray[{cards.escape(status.hint)}]")
+
+
+def card_text(text: str) -> str:
+    """A model card without its front matter and its pictures, which are shown beside it."""
+    body = text.split("---\n", 2)[-1] if text.startswith("---\n") else text
+    return "\n".join(line for line in body.splitlines() if not line.lstrip().startswith(("![", "<img", "<Gallery")))
+
+
+def _section(run: RunFolder, name: str) -> str:
+    values = yaml.safe_load(run.recipe_path.read_text(encoding="utf-8"))
+    shown = {part: values.get(part) for part in ("model", name)}
+    return str(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True))

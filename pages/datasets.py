@@ -1,0 +1,48 @@
+"""Datasets: bring pictures in, see what came, look through them, take them out again."""
+
+import streamlit as st
+
+from lora_lightning.datasets.store import Dataset
+from lora_lightning.ui import cards, gallery, imports
+from lora_lightning.workspace import Workspace
+
+workspace = Workspace.find()
+cards.head("Datasets", "Pictures with their captions. The originals are kept as they are and never altered.")
+
+names = workspace.dataset_names()
+if not names:
+    st.info(
+        "A ZIP, single pictures, or a folder on this machine. Sidecar .txt files and captions.json are read too.",
+        title="There is no dataset yet",
+        icon=":material/add_photo_alternate:",
+    )
+with st.expander("Import pictures", expanded=not names, icon=":material/add_photo_alternate:"):
+    imports.importer(workspace)
+imports.report()
+if not (names := workspace.dataset_names()):
+    st.stop()
+
+chosen = cards.choose("Dataset", names, query="dataset")
+dataset = Dataset.open(workspace.dataset(chosen))
+pictures = dataset.pictures()
+bare = [picture for picture in pictures if not picture.caption]
+
+with st.container(horizontal=True):
+    if bare:
+        text = f"Caption {cards.counted(len(bare), 'picture')}"
+        cards.next_step(text, to="captions", icon=":material/edit_note:", query={"dataset": chosen})
+    else:
+        cards.next_step("Train on this dataset", to="train", icon=":material/bolt:", query={"dataset": chosen})
+        st.page_link(cards.page("captions"), label="Edit captions", query_params={"dataset": chosen})
+
+imports.statistics(dataset)
+browse, table, export = st.tabs(["Pictures", "Captions", "Export"], key="tab", on_change="rerun", bind="query-params")
+if browse.open:
+    with browse:
+        gallery.show([gallery.of_picture(workspace, dataset, picture) for picture in pictures], f"browse.{chosen}")
+if table.open:
+    with table:
+        imports.matches(workspace, dataset, pictures)
+if export.open:
+    with export:
+        imports.downloads(workspace, dataset)

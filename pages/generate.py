@@ -1,0 +1,57 @@
+"""Generate: draw pictures with one or several LoRAs."""
+
+import streamlit as st
+
+from lora_lightning import recipe
+from lora_lightning.runs import launch
+from lora_lightning.ui import cards, drafts, form, monitor, results
+from lora_lightning.workspace import Workspace
+
+LISTS = ("generate.prompts", "generate.loras")
+FIELDS = ["model.base", *(path for path in form.paths("generate") if path not in LISTS)]
+PROMPTS = "generate.generate.prompts"
+
+
+def insert(lora: str) -> None:
+    """Add the chosen LoRA at the chosen strength to the end of every prompt."""
+    tag = f"<lora:{lora}:{st.session_state['generate_weight']:g}>"
+    lines = [line for line in st.session_state[PROMPTS].split("\n") if line.strip()] or [""]
+    st.session_state[PROMPTS] = "\n".join(f"{line} {tag}".strip() for line in lines)
+
+
+workspace = Workspace.find()
+cards.head("Generate", "The same words, seed and settings draw the same picture.")
+
+draft, loras = drafts.load(workspace, "generate"), workspace.lora_names()
+left, right = st.columns([2, 3], gap="large")
+with left:
+    prompts = form.draw("generate", ["generate.prompts"], draft)
+    if loras:
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            chosen = cards.choose("LoRA", loras, query="lora")
+            st.number_input("Weight", -4.0, 4.0, 1.0, step=0.1, key="generate_weight", width=140)
+            st.button(
+                "Insert",
+                on_click=insert,
+                args=(chosen,),
+                icon=":material/add:",
+                help="Adds <lora:name:weight> to each prompt.",
+            )
+    else:
+        st.info("Train one first; until then the base model draws alone.", title="There is no finished LoRA yet")
+    with st.grid("auto", min_column_width=125):
+        values = form.merge(prompts, form.draw("generate", FIELDS, draft))
+    drafts.save(workspace, "generate", {"name": "pictures"} | values)
+    busy = [run for run in monitor.active(workspace) if run.read_state().get("verb") == "generate"]
+    count = len(values["generate"]["prompts"]) * (values["generate"]["images_per_prompt"] or 0)
+    label = f"Draw {cards.counted(count, 'picture')}"
+    if st.button(label, type="primary", icon=":material/brush:", disabled=not count, width="stretch"):
+        with cards.reported():
+            job = recipe.parse({"name": "pictures"} | values)
+            launch.start(workspace, "generate", job.name, job.to_yaml())
+            st.rerun()
+
+with right:
+    for run in busy:
+        monitor.card(workspace, run, key=f"generate.{run.name}")
+    results.drawn(workspace)

@@ -1,0 +1,88 @@
+"""Every field of the recipe has a widget, and what the widgets hold is a recipe again."""
+
+import pytest
+from pydantic import BaseModel, Field
+from streamlit.testing.v1 import AppTest
+
+from lora_lightning import recipe
+from lora_lightning.ui import form
+
+
+def drawn_form():
+    import streamlit as st
+
+    from lora_lightning.recipe import Recipe
+    from lora_lightning.ui import form
+
+    fields = form.paths("")
+    for name, info in Recipe.model_fields.items():
+        if hasattr(info.annotation, "model_fields"):
+            fields += [path for path in form.paths(name) if path != "generate.loras"]
+    st.session_state["values"] = form.draw("all", fields, st.session_state["given"])
+
+
+def draw(given):
+    app = AppTest.from_function(drawn_form, default_timeout=20)
+    app.session_state["given"] = given
+    app.run()
+    assert not app.exception
+    return app
+
+
+@pytest.mark.parametrize("name", ["character", "style", "product"])
+def test_a_shipped_recipe_comes_back_as_it_went_in(name):
+    wanted = recipe.load(name)
+    assert recipe.parse(draw(wanted.model_dump(mode="json")).session_state["values"]) == wanted
+
+
+def test_what_is_set_in_widgets_arrives_in_the_recipe():
+    app = draw({"name": "x"})
+    app.number_input(key="all.train.steps").set_value(77)
+    app.number_input(key="all.train.learning_rate").set_value(2e-5)
+    app.number_input(key="all.lora.alpha").set_value(8.0)
+    app.selectbox(key="all.model.low_vram").set_value(True)
+    app.text_input(key="all.dataset.resolutions").set_value("256, 512")
+    app.text_area(key="all.sample.prompts").set_value("a fox\n\n a hare ")
+    app.toggle(key="all.train.gradient_checkpointing").set_value(False)
+    app.run()
+    made = recipe.parse(app.session_state["values"])
+    assert (made.train.steps, made.train.learning_rate, made.lora.alpha) == (77, 2e-5, 8.0)
+    assert made.model.low_vram is True
+    assert made.dataset.resolutions == (256, 512)
+    assert made.sample.prompts == ("a fox", "a hare")
+    assert made.train.gradient_checkpointing is False
+
+
+def test_a_choice_or_a_number_takes_both():
+    app = draw({"name": "x", "train": {"shift": 2.5}})
+    assert recipe.parse(app.session_state["values"]).train.shift == 2.5
+    assert recipe.parse(draw({"name": "x"}).session_state["values"]).train.shift == "resolution"
+
+
+def test_text_where_numbers_belong_is_a_problem_of_its_field():
+    app = draw({"name": "x"})
+    app.text_input(key="all.dataset.resolutions").set_value("big").run()
+    found = recipe.inspect(app.session_state["values"])
+    assert found.problems[0].where.startswith("dataset.resolutions")
+
+
+def test_values_that_are_out_of_bounds_show_the_default():
+    values = draw({"name": "x", "train": {"steps": -5, "precision": "int3"}}).session_state["values"]
+    assert (values["train"]["steps"], values["train"]["precision"]) == (1000, "bf16-mixed")
+
+
+def test_the_help_and_the_bounds_are_those_of_the_schema():
+    rank = draw({"name": "x"}).number_input(key="all.lora.rank")
+    assert (rank.label, rank.min, rank.max, rank.help) == ("Rank", 1, 256, "Size of the adapter; 8 to 32 is usual.")
+
+
+def test_a_type_without_a_widget_is_refused():
+    class Odd(BaseModel):
+        table: dict[str, int] = Field(default_factory=dict)
+
+    with pytest.raises(TypeError, match=r"odd\.table"):
+        form._kind("odd.table", Odd.model_fields["table"].annotation)
+
+
+def test_titles_are_those_of_the_schema():
+    assert [form.title(path) for path in ("train.steps", "name", "--home")] == ["Steps", "LoRA name", "--home"]
