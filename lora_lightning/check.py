@@ -11,6 +11,7 @@ from lora_lightning.caption import config as captioners
 from lora_lightning.datasets.store import Dataset, Picture
 from lora_lightning.errors import LoraLightningError, Problem
 from lora_lightning.models import config as models
+from lora_lightning.models.source import missing_files
 from lora_lightning.recipe import Recipe
 from lora_lightning.runs.folder import RunFolder
 from lora_lightning.runs.gpu import gpus
@@ -18,7 +19,6 @@ from lora_lightning.workspace import Workspace
 
 GIB = 2**30
 BASE_HINT = "give dev, schnell, a diffusers folder, or a Hub id such as owner/name"
-PIPELINE_PARTS = ("transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 
 
 @dataclass
@@ -55,9 +55,11 @@ def check(recipe: Recipe, workspace: Workspace, verb: str = "train") -> Report:
         check_captioner(recipe.caption.captioner, report)
     elif verb == "generate":
         check_generate(recipe, workspace, report)
+    elif verb == "evaluate":
+        check_lora(recipe.name, workspace, report)
     elif verb == "publish":
         check_publish(recipe, workspace, report)
-    if verb in ("train", "generate"):
+    if verb in ("train", "evaluate", "generate"):
         check_base(recipe.model.base, report)
         check_gpu(recipe.model.base, report)
     check_disk(workspace, report)
@@ -123,15 +125,19 @@ def check_generate(recipe: Recipe, workspace: Workspace, report: Report) -> None
             report.block("generate.loras", f"there is no LoRA {choice.name!r}", hint)
 
 
+def check_lora(name: str, workspace: Workspace, report: Report) -> None:
+    """No finished LoRA of that name."""
+    if not workspace.lora(name).is_file():
+        known = ", ".join(workspace.lora_names())
+        hint = f"choose one of: {known}" if known else "train it first"
+        report.block("name", f"there is no finished LoRA {name!r}", hint)
+
+
 def check_publish(recipe: Recipe, workspace: Workspace, report: Report) -> None:
     """No repository, or no finished LoRA."""
     if not recipe.publish.repo:
         report.block("publish.repo", "no repository is chosen", "set publish.repo=user/name")
-    if not workspace.lora(recipe.name).is_file():
-        known = ", ".join(workspace.lora_names())
-        report.block(
-            "name", f"there is no finished LoRA {recipe.name!r}", f"choose one of: {known}" if known else "train it"
-        )
+    check_lora(recipe.name, workspace, report)
 
 
 def check_base(base: str, report: Report) -> None:
@@ -139,12 +145,10 @@ def check_base(base: str, report: Report) -> None:
     source = models.resolve_base(base)
     folder = Path(source)
     if folder.is_dir():
-        missing = [part for part in PIPELINE_PARTS if not (folder / part).is_dir()]
-        if missing or not (folder / "model_index.json").is_file():
-            what = ", ".join(missing or ["model_index.json"])
-            report.block(
-                "model.base", f"folder {base} is no complete FLUX pipeline: {what} missing", "download it again"
-            )
+        missing = missing_files(folder)
+        if missing:
+            what = f"folder {base} is no whole FLUX pipeline: {', '.join(missing[:3])} missing"
+            report.block("model.base", what, "download it again")
     elif looks_like_path(base):
         report.block("model.base", f"there is no model folder {base!r}", BASE_HINT)
     else:

@@ -130,7 +130,7 @@ def translate(error: BaseException) -> LoraLightningError:
         return error
     if isinstance(error, KeyboardInterrupt):
         return Stopped("stopped by Ctrl-C")
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         where = f" while writing {error.filename}" if error.filename else ""
         return DiskFull(f"no space left on the disk{where}", "Free some space, then run the same command again.")
     if isinstance(error, PermissionError):

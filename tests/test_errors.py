@@ -23,6 +23,7 @@ def test_exit_codes_follow_the_tree():
     ("error", "kind"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "a/file"), DiskFull),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "a/file"), DiskFull),
         (MemoryError(), OutOfMemory),
         (KeyboardInterrupt(), Stopped),
         (ValueError("x"), JobError),

@@ -59,7 +59,7 @@ def _download(repo: str) -> Path:
 
 
 def _complete(folder: Path, what: str) -> Path:
-    missing = _missing(folder)
+    missing = missing_files(folder)
     if missing:
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise ModelError(
@@ -69,7 +69,7 @@ def _complete(folder: Path, what: str) -> Path:
     return folder
 
 
-def _missing(folder: Path) -> list[str]:
+def missing_files(folder: Path) -> list[str]:
     """Files that the parts named in model_index.json need and do not have."""
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
