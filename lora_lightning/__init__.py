@@ -1,3 +1,10 @@
 """LoRA Lightning: caption -> train -> evaluate -> generate -> publish, for FLUX LoRAs."""
 
+import os
+
 __version__ = "0.1.0"
+
+# OpenMP's threads spin while they wait for each other. Beside a browser and a dashboard on a few cores that costs a
+# small model most of its speed (0.7 against 15 steps/s with two busy cores, see docs/lab_notes.md). Read when torch
+# loads, so it is set before.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
