@@ -59,6 +59,8 @@ def parser(verb: str) -> Parser:
     made.add_argument("words", nargs="*", metavar=VERBS[verb].words or "WORDS", help=argparse.SUPPRESS)
     made.add_argument("--home", metavar="DIR", help="the workspace (default: $LORA_LIGHTNING_HOME, else ./workspace)")
     made.add_argument("--json", action="store_true", help="print one JSON object as the last line of stdout")
+    if verb == "train":
+        made.add_argument("--rehearse", action="store_true", help="on the embedded flux-mini first: minutes, on a CPU")
     if verb == "export":
         made.add_argument("--format", metavar="F", help="the layout to write, such as seed or sidecar")
         made.add_argument("--output", metavar="PATH", help="the folder to write into")

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from huggingface_hub import constants, get_token, try_to_load_from_cache
 
-from lora_lightning.caption import config as captioners
+from lora_lightning.caption.sources import resolve
 from lora_lightning.datasets.store import Dataset, Picture
 from lora_lightning.errors import LoraLightningError, Problem
+from lora_lightning.generate import library, prompt
 from lora_lightning.models import config as models
 from lora_lightning.models.source import missing_files
 from lora_lightning.recipe import Recipe
@@ -118,11 +119,18 @@ def check_generate(recipe: Recipe, workspace: Workspace, report: Report) -> None
     """No prompt, or a LoRA that is not there."""
     if not recipe.generate.prompts:
         report.block("generate.prompts", "there is no prompt", "set generate.prompts=[a fox in a forest]")
-    for choice in recipe.generate.loras:
-        known = workspace.lora_names()
-        if choice.name not in known and not Path(choice.name).expanduser().is_file():
-            hint = f"choose one of: {', '.join(known)}" if known else "train one first"
-            report.block("generate.loras", f"there is no LoRA {choice.name!r}", hint)
+    finished = {name: workspace.lora(name) for name in workspace.lora_names()}
+    asked = [("generate.loras", choice.name) for choice in recipe.generate.loras]
+    for text in recipe.generate.prompts:
+        try:
+            asked += [("generate.prompts", lora.name) for lora in prompt.parse(text).loras]
+        except LoraLightningError as error:
+            report.block("generate.prompts", error.message, error.hint)
+    for where, name in dict.fromkeys(asked):
+        try:
+            library.find(name, finished)
+        except LoraLightningError as error:
+            report.block(where, error.message, error.hint)
 
 
 def check_lora(name: str, workspace: Workspace, report: Report) -> None:
@@ -157,11 +165,13 @@ def check_base(base: str, report: Report) -> None:
 
 def check_captioner(captioner: str, report: Report) -> None:
     """A captioner that is absent."""
-    source = captioners.PUBLISHED.get(captioner, captioner)
-    if looks_like_path(source) and not Path(source).expanduser().is_dir():
-        report.block("caption.captioner", f"there is no captioner folder {captioner!r}", "give a folder or a Hub id")
-    elif source.count("/") == 1 and not Path(source).is_dir():
-        _check_hub(source, "config.json", "caption.captioner", report)
+    try:
+        source = resolve(captioner)
+    except LoraLightningError as error:
+        report.block("caption.captioner", error.message, error.hint)
+        return
+    if not source.folder:
+        _check_hub(source.location, "config.json", "caption.captioner", report)
 
 
 def looks_like_path(name: str) -> bool:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from lora_lightning.caption.config import CaptionConfig
 from lora_lightning.datasets.config import DatasetConfig
 from lora_lightning.errors import InputError, NameProblem, Problem, RecipeError
+from lora_lightning.evaluate.config import EvaluateConfig
 from lora_lightning.generate.config import GenerateConfig
 from lora_lightning.models.config import LoraConfig, ModelConfig
 from lora_lightning.publish.config import PublishConfig
@@ -34,6 +35,7 @@ class Recipe(Settings):
     lora: LoraConfig = LoraConfig()
     train: TrainConfig = TrainConfig()
     sample: SampleConfig = SampleConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
     generate: GenerateConfig = GenerateConfig()
     publish: PublishConfig = PublishConfig()
 
@@ -138,6 +140,33 @@ def _drop(values: dict[str, Any], location: list[str]) -> None:
         section.pop(location[1], None)
     else:
         values.pop(location[0], None)
+
+
+REHEARSAL_STEPS = 200
+REHEARSAL_SIDE = 128
+
+
+def rehearsal(recipe: Recipe) -> Recipe:
+    """The recipe on the embedded flux-mini at 128 px: it proves the configuration and the data, not the quality.
+
+    The pictures, captions, trigger, rank and learning rate stay; what the small model or a CPU cannot do changes.
+    """
+    size = {"width": REHEARSAL_SIDE, "height": REHEARSAL_SIDE}
+    steps = min(recipe.train.steps, REHEARSAL_STEPS)
+    changes = {
+        "name": f"{recipe.name}-rehearsal",
+        "model": {"base": "flux-mini", "low_vram": False},
+        "dataset": {"resolutions": [REHEARSAL_SIDE]},
+        "train": {"steps": steps, "quantize": "none", "optimizer": "adamw", "gradient_checkpointing": False}
+        | {"checkpoint_every": steps, "sample_every": steps},
+        "sample": size | {"steps": 16},
+        "evaluate": size | {"steps": 16, "encoder": "encoder-mini"},
+        "generate": size | {"steps": 16},
+    }
+    values = recipe.model_dump(mode="json")
+    for section, change in changes.items():
+        values[section] = values[section] | change if isinstance(change, dict) else change
+    return parse(values, source=f"the rehearsal of {recipe.name}")
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:

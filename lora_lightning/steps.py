@@ -14,8 +14,8 @@ from lora_lightning.workspace import Workspace
 
 Job = Callable[[Recipe, Workspace, Reporter], Outcome]
 
-STEPS = ("caption", "train", "generate", "publish")
-ON_DEVICE = ("caption", "train", "generate")
+STEPS = ("caption", "train", "evaluate", "generate", "publish")
+ON_DEVICE = ("caption", "train", "evaluate", "generate")
 
 
 def take(verb: str, recipe: Recipe, workspace: Workspace, run: RunFolder) -> Outcome:
@@ -30,6 +30,8 @@ def take(verb: str, recipe: Recipe, workspace: Workspace, run: RunFolder) -> Out
 
 
 def _work(verb: str, recipe: Recipe, workspace: Workspace, reporter: Reporter) -> Outcome:
+    if verb in ON_DEVICE:
+        import_module("lora_lightning.models.quiet").hush()
     job: Job = import_module(f"lora_lightning.{verb}.job").run
     outcome = job(recipe, workspace, reporter)
     if verb == "train":

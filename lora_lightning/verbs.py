@@ -48,6 +48,9 @@ def step(verb: str) -> Callable[[Namespace, Workspace, Say], Outcome]:
     def do(arguments: Namespace, workspace: Workspace, say: Say) -> Outcome:
         source, *overrides = arguments.words
         loaded = recipe.load(source, overrides)
+        if getattr(arguments, "rehearse", False):
+            loaded = recipe.rehearsal(loaded)
+            say("Rehearsal on flux-mini: it proves the configuration and the data, not the quality.")
         run = _own_run(workspace, source) or _new_run(verb, loaded, workspace, source, say)
         return _take(verb, loaded, workspace, run, say)
 
@@ -112,6 +115,7 @@ VERBS = {
     "import": Verb("NAME SOURCE...", "bring a ZIP, a folder, pictures or captions into dataset NAME", import_, 2),
     "caption": Verb("RECIPE [section.field=value...]", "caption a dataset", step("caption")),
     "train": Verb("RECIPE [section.field=value...]", "cache, train and save a LoRA", step("train")),
+    "evaluate": Verb("RECIPE [section.field=value...]", "measure what a LoRA learnt, with a sheet", step("evaluate")),
     "generate": Verb("RECIPE [section.field=value...]", "draw pictures, with or without LoRAs", step("generate")),
     "publish": Verb("RECIPE [section.field=value...]", "push a finished LoRA to the Hugging Face Hub", step("publish")),
     "export": Verb("NAME --format F --output PATH", "write a dataset for another tool", export),
@@ -145,11 +149,11 @@ def _checked(verb: str, found: recipe.Inspection, workspace: Workspace, source: 
 def _take(verb: str, loaded: Recipe, workspace: Workspace, run: RunFolder, say: Say) -> Outcome:
     outcome = steps.take(verb, loaded, workspace, run)
     made = {"run": str(run.path)} | outcome.made
-    for name, value in made.items():
-        for path in value if isinstance(value, list) else [value]:
+    for name, paths in made.items():
+        for path in paths if isinstance(paths, list) else [paths]:
             say(f"{name}: {path}")
     for name, value in outcome.report.items():
-        if not isinstance(value, list | dict):
+        if isinstance(value, int | float | str):
             say(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
     return Outcome(made, outcome.report)
 

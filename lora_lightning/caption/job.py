@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("lora_lightning")
 
 KIND = "llava"
-LOADER_PROCESSES = 4
 
 
 def run(recipe: "Recipe", workspace: Workspace, reporter: Reporter) -> Outcome:
@@ -79,7 +78,8 @@ def wanted(dataset: Dataset, picture: Picture, details: Mapping[str, object], *,
 def describe(module: CaptionModule, work: Pictures, batch_size: int, writer: CaptionWriter, reporter: Reporter) -> None:
     """Run the predict loop; it ends between two batches when a stop is requested."""
     gpu = torch.cuda.is_available()
-    loader = DataLoader(work, batch_size, collate_fn=list, num_workers=LOADER_PROCESSES if gpu else 0)
+    ahead, workers = (1, 2) if gpu else (None, 0)  # few: decoded pictures are large
+    loader = DataLoader(work, batch_size, collate_fn=list, num_workers=workers, prefetch_factor=ahead)
     trainer = Trainer(
         accelerator="gpu" if gpu else "cpu",
         devices=1,

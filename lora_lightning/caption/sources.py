@@ -3,16 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, snapshot_download
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
-from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]  # of httpx or httpx2
-
 from lora_lightning.caption.config import PUBLISHED
 from lora_lightning.errors import ModelError
+from lora_lightning.models import hub
 from lora_lightning.models.config import EMBEDDED
 
 FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors"]
-REACH_SECONDS = 10.0
 HINT = "Give joycaption, joycaption-alpha-two, a folder with config.json, or a Hub id such as owner/name."
 
 
@@ -56,37 +52,4 @@ def fetch(source: Source) -> Path:
     Raises:
         ModelError: it is absent, gated, or the Hub does not answer within seconds.
     """
-    if source.folder:
-        return source.folder
-    repo = source.location
-    try:
-        return Path(snapshot_download(repo, allow_patterns=FILES, local_files_only=True))
-    except (OSError, HFValidationError):
-        pass
-    if constants.HF_HUB_OFFLINE:
-        raise ModelError(
-            f"captioner {repo} is not on this machine, and HF_HUB_OFFLINE forbids to download it",
-            f"Unset HF_HUB_OFFLINE, or run `hf download {repo}` and copy its folder here.",
-        )
-    try:
-        HfApi().model_info(repo, timeout=REACH_SECONDS)
-        return Path(snapshot_download(repo, allow_patterns=FILES))
-    except GatedRepoError:
-        raise ModelError(
-            f"captioner {repo} is gated", f"Accept its licence at https://huggingface.co/{repo}, then `hf auth login`."
-        ) from None
-    except RepositoryNotFoundError:
-        raise ModelError(f"there is no model {repo} on the Hugging Face Hub, or it is private", HINT) from None
-    except HFValidationError:
-        raise ModelError(f"there is no captioner {repo!r}", HINT) from None
-    except HfHubHTTPError as error:
-        raise ModelError(f"captioner {repo} could not be downloaded: {_short(error)}", "Try again later.") from None
-    except (TransportError, OSError) as error:
-        raise ModelError(
-            f"captioner {repo} is not on this machine, and the Hub cannot be reached ({type(error).__name__})",
-            f"Connect to the network, or run `hf download {repo}` elsewhere and give its folder.",
-        ) from None
-
-
-def _short(error: HfHubHTTPError) -> str:
-    return f"the Hub answered {error.response.status_code}"
+    return source.folder or hub.fetch(source.location, FILES)

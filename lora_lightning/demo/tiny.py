@@ -205,6 +205,5 @@ def _llama_tokenizer() -> PreTrainedTokenizerFast:
         eos_token="<|eot_id|>",
         pad_token="<|finetune_right_pad_id|>",
         padding_side="left",
-        extra_special_tokens={"image_token": "<image>"},
-        additional_special_tokens=special,
+        extra_special_tokens={"image_token": "<image>"} | {f"header_{i}": token for i, token in enumerate(special)},
     )

@@ -12,15 +12,17 @@ from lora_lightning.errors import ModelError
 from lora_lightning.evaluate.config import PUBLISHED
 from lora_lightning.evaluate.measures import Array, unit
 from lora_lightning.models.config import EMBEDDED
+from lora_lightning.models.hub import fetch
 
 BATCH = 32
+FILES = ["*.json", "*.txt", "*.safetensors"]
 
 
 class Encoder:
     """A CLIP-style model on a device."""
 
-    def __init__(self, source: str, device: torch.device) -> None:
-        """Open a folder or Hub id.
+    def __init__(self, source: Path, device: torch.device) -> None:
+        """Open a folder.
 
         Raises:
             ModelError: it cannot be opened.
@@ -51,13 +53,18 @@ class Encoder:
         return unit(_features(self._model.get_text_features(**inputs.to(self._device))))
 
 
-def resolve(encoder: str, base: str) -> str:
-    """The folder or Hub id behind an encoder's name; `auto` is the embedded one for the embedded base."""
+def resolve(encoder: str, base: str) -> Path:
+    """The folder behind an encoder's name; `auto` is the embedded one for the embedded base.
+
+    Raises:
+        ModelError: it is absent, or cannot be downloaded.
+    """
     if encoder == "auto":
         encoder = "encoder-mini" if base == "flux-mini" else "clip"
-    if (EMBEDDED / encoder / "config.json").is_file():
-        return str(EMBEDDED / encoder)
-    return PUBLISHED.get(encoder, str(Path(encoder).expanduser()) if Path(encoder).expanduser().exists() else encoder)
+    for folder in (EMBEDDED / encoder, Path(encoder).expanduser()):
+        if (folder / "config.json").is_file():
+            return folder
+    return fetch(PUBLISHED.get(encoder, encoder), FILES)
 
 
 def _features(output: object) -> Array:

@@ -27,7 +27,7 @@ class Measure:
 
 def unit(x_ND: Array) -> Array:
     """Rows scaled to length 1."""
-    return x_ND / np.linalg.norm(x_ND, axis=1, keepdims=True)
+    return np.asarray(x_ND / np.linalg.norm(x_ND, axis=1, keepdims=True))
 
 
 def likeness(x_ND: Array, training_ND: Array) -> float:

@@ -4,17 +4,10 @@ import json
 import re
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-)
-
 from lora_lightning.errors import ModelError
+from lora_lightning.models.hub import fetch
 
+FILES = ["model_index.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors"]
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -34,28 +27,7 @@ def local_folder(source: str) -> Path:
             f"there is no model folder {source}",
             "Give dev, schnell, a folder in the diffusers layout (with model_index.json), or a Hub id.",
         )
-    return _complete(_download(source), f"the local copy of {source}")
-
-
-def _download(repo: str) -> Path:
-    parts = ["model_index.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors"]
-    try:
-        return Path(snapshot_download(repo, allow_patterns=parts))
-    except GatedRepoError:
-        raise ModelError(
-            f"{repo} is gated: its licence must be accepted once",
-            f"Accept it at https://huggingface.co/{repo}, then run `hf auth login` with a token of that account.",
-        ) from None
-    except RepositoryNotFoundError:
-        raise ModelError(
-            f"there is no model {repo} on the Hugging Face Hub, or it is private",
-            "Check the spelling; for a private model run `hf auth login` first.",
-        ) from None
-    except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, ConnectionError) as error:
-        raise ModelError(
-            f"{repo} is neither a folder here nor in the local Hub cache, and the Hub could not be reached",
-            f"Connect to the network, or download it elsewhere and give its folder. ({type(error).__name__})",
-        ) from None
+    return _complete(fetch(source, FILES), f"the local copy of {source}")
 
 
 def _complete(folder: Path, what: str) -> Path:

@@ -124,7 +124,7 @@ def find_samples(folder: Path) -> list[Sample]:
 
 def markdown(text: str) -> str:
     """Foreign text on one line, with everything that Markdown, HTML or an autolinker would act on made literal."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~$:&@/.!])", r"\\\1", _line(text))
+    return re.sub(r"([\\`*_{}\[\]<>#|~$:&@]|(?<=www)\.)", r"\\\1", _line(text), flags=re.IGNORECASE)
 
 
 def _line(text: str) -> str:
@@ -154,7 +154,11 @@ def _front_matter(card: Card) -> dict[str, object]:
 
 
 def _head(card: Card) -> str:
-    base = f"[{card.base}](https://huggingface.co/{card.base})" if card.on_hub else markdown(card.base)
+    base = (
+        f"[{card.base}](https://huggingface.co/{card.base})"
+        if card.on_hub
+        else f"{markdown(card.base)} (a local FLUX model)"
+    )
     text = f"# {markdown(card.name)}\n\nA LoRA for {base}, trained with LoRA Lightning {__version__}."
     return text + ("\n\n<Gallery />" if card.samples else "")
 

@@ -15,7 +15,6 @@ from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
 from lora_lightning.errors import JobError, LoraLightningError, PublishError
 
-log = logging.getLogger("lora_lightning")
 ANSWER_SECONDS = 120.0
 AGAIN = "Run the same command again: what was uploaded already is not sent twice."
 
@@ -44,6 +43,8 @@ class Hub:
                 "nobody is logged in to the Hugging Face Hub on this machine",
                 "Run `hf auth login` with a token that may write (https://huggingface.co/settings/tokens).",
             )
+        for library in ("httpx", "httpx2"):  # they log every address, signed upload addresses too
+            logging.getLogger(library).setLevel(logging.WARNING)
         get_session().timeout = ANSWER_SECONDS  # its own default is to wait for ever
         self._api = HfApi(token=token)
         with _explained("log in"):

@@ -58,6 +58,7 @@ class Report(Callback):
         self._rows: list[dict[str, float | Tensor]] = []
         self._last: deque[float] = deque(maxlen=FINAL_LOSS_STEPS)
         self._trainer: Trainer | None = None
+        self._handler: Any = None
         self._first_step = 0
         self._flushed = self._clock = time.monotonic()
 
@@ -138,6 +139,7 @@ class Report(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what is left."""
         self.flush()
+        self._show_where_it_stops()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin."""
@@ -156,7 +158,13 @@ class Report(Callback):
         """Count the batch, and end here when asked to."""
         self._done += self._count(batch)
         self.reporter.advance(self._done)
+        self._show_where_it_stops()
         self.reporter.check_stop()
+
+    def _show_where_it_stops(self) -> None:
+        """Progress is written twice a second only; this is the last chance."""
+        if self.reporter.stop_requested:
+            self.reporter.phase(self._phase, self._total, self._done)
 
     def _restore_handler(self) -> None:
         """Lightning ends the process with code 0 on SIGTERM, in the middle of things; ours only sets a flag."""

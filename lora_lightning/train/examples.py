@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lora_lightning.datasets.editing import insert_trigger
 from lora_lightning.datasets.store import Dataset
 from lora_lightning.errors import DatasetError
 from lora_lightning.runs.files import write_text
@@ -28,14 +29,21 @@ class Example:
 def freeze(dataset: Dataset, trigger: str, path: Path) -> list[Example]:
     """The examples in `path` (dataset.jsonl); on the first start they are written from the dataset as it is.
 
-    A picture without a caption gets the trigger word, or the empty caption.
+    A caption that lacks the trigger gets it first; a picture without a caption gets the trigger, or the empty caption.
 
     Raises:
         DatasetError: the dataset is empty, or a picture was changed or removed.
     """
     if not path.is_file():
+        spelt = insert_trigger(trigger).change if trigger else str
         examples = [
-            Example(picture.file, picture.caption or trigger, picture.sha256, picture.width, picture.height)
+            Example(
+                picture.file,
+                spelt(picture.caption) if picture.caption else trigger,
+                picture.sha256,
+                picture.width,
+                picture.height,
+            )
             for picture in dataset.pictures()
         ]
         if not examples:
@@ -57,7 +65,7 @@ def _warn(dataset: Dataset, trigger: str) -> None:
         log.warning("%d of %d pictures have no caption; %s is used", missing, len(captions), instead)
     absent = sum(trigger not in caption for caption in captions if caption) if trigger else 0
     if absent:
-        log.warning("%d of %d captions do not contain the trigger word %r", absent, len(captions), trigger)
+        log.warning("%d of %d captions lack the trigger word %r; it is put before them", absent, len(captions), trigger)
 
 
 def _check_unchanged(dataset: Dataset, examples: Sequence[Example]) -> None:

@@ -32,9 +32,13 @@ class Rhythm:
 
 
 def fit(
-    module: LoraTraining, batches: Batches, rhythm: Rhythm, report: Report, callbacks: list[Callback],
+    module: LoraTraining,
+    batches: Batches,
+    rhythm: Rhythm,
+    report: Report,
+    callbacks: list[Callback],
     checkpoint: Checkpoint | None,
-) -> None:  # fmt: skip
+) -> None:
     """Train until the last step, or until a stop is requested: the caller asks the reporter which.
 
     Args:
@@ -46,7 +50,8 @@ def fit(
         checkpoint: where to go on from.
     """
     run, step = report.reporter.run, checkpoint.step if checkpoint else 0
-    if step >= rhythm.steps:
+    if checkpoint and step >= rhythm.steps:
+        module.restore(AtomicCheckpointIO().load_checkpoint(checkpoint.path))
         return
     forget_after(run, step)
     trainer = Trainer(

@@ -67,6 +67,8 @@ def run(recipe: "Recipe", workspace: Workspace, reporter: Reporter) -> Outcome:
     prepared = _prepare(recipe, workspace, reporter, family)
 
     reporter.phase("loading the model")
+    if low_vram:
+        log.info("low VRAM: the base is kept in 4 bit (nf4) and activations are recomputed")
     transformer = family.load_transformer("nf4" if low_vram else recipe.train.quantize)
     lora.inject(
         transformer,
@@ -148,6 +150,7 @@ def _finish(
     reporter.phase("saving the LoRA")
     samples = sorted(run.samples.glob(f"{recipe.train.steps:07d}-*.png"))
     facts = _facts(recipe, module, prepared, _session(reporter), finish.thumbnail(samples[0]) if samples else "")
+    # In the base's precision: every training step rounded A and B to it before multiplying.
     written = lora_file.write(run.path / "lora.safetensors", module.transformer, header(facts), module.family.dtype)
     pipeline = module.family.pipeline(module.transformer)
     error = verify(pipeline, written, module.family.dtype)
@@ -170,7 +173,7 @@ def _facts(recipe: "Recipe", module: LoraTraining, prepared: Prepared, session: 
     return TrainingFacts(
         name=recipe.name,
         trigger=recipe.trigger,
-        base=PUBLISHED.get(recipe.model.base, Path(recipe.model.base).name),
+        base=_public_name(recipe.model.base),
         architecture=module.family.architecture,
         rank=recipe.lora.rank,
         alpha=recipe.lora.scale * recipe.lora.rank,
@@ -189,6 +192,11 @@ def _facts(recipe: "Recipe", module: LoraTraining, prepared: Prepared, session: 
         finished=time.time(),
         thumbnail=thumbnail,
     )
+
+
+def _public_name(base: str) -> str:
+    """The base model as a LoRA file may name it: a Hub id, or a folder without its path."""
+    return Path(base).name if Path(base).expanduser().is_dir() else PUBLISHED.get(base, base)
 
 
 def _figures(

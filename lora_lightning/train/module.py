@@ -74,6 +74,11 @@ class LoraTraining(LightningModule):
         """Only what is trained."""
         return {name: parameter.detach() for name, parameter in self.trainable.items()}
 
+    def restore(self, checkpoint: dict[str, Any]) -> None:
+        """Take over what a checkpoint learned, without training on."""
+        self.on_load_checkpoint(checkpoint)
+        self.load_state_dict(checkpoint["state_dict"], strict=False)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Non-strict loading would pass over a weight that is not there."""
         missing = self.trainable.keys() - checkpoint["state_dict"].keys()

@@ -9,6 +9,7 @@ from lora_lightning.datasets.importing import import_sources
 from lora_lightning.datasets.store import Dataset
 from lora_lightning.runs.job import perform, reserve
 from lora_lightning.workspace import Workspace
+from tests.publish.conftest import hub  # noqa: F401 - a fixture
 
 PHOTOS = ("camera.png", "chelsea.png", "coffee.png", "coins.png", "rocket.jpg")
 

@@ -48,7 +48,8 @@ def finish(workspace):
     def lay_out(made):
         lora = workspace.lora(made.name)
         (lora.parent / "samples").mkdir(parents=True)
-        weights = {"transformer.proj_out.lora_A.weight": torch.rand(4, 64), "transformer.proj_out.lora_B.weight": torch.rand(64, 4)}  # fmt: skip # noqa: E501
+        to_q = "transformer.transformer_blocks.0.attn.to_q"
+        weights = {f"{to_q}.lora_A.weight": torch.rand(4, 64), f"{to_q}.lora_B.weight": torch.rand(64, 4)}
         save_file(weights, lora, metadata={"ss_output_name": made.name})
         for place, prompt in enumerate(made.sample.prompts):
             info = PngInfo()

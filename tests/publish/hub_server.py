@@ -260,6 +260,8 @@ class Handler(BaseHTTPRequestHandler):
     def resolve(self, repo: str, revision: str, path: str) -> Answer:
         stored = self.server.repo(repo)
         refused = self._refused(repo)
+        if not refused and stored.meta.get("gated"):
+            return refusal(403, "Access to this model is restricted", "GatedRepo")
         if refused or not (stored.files / path).is_file():
             return refused or refusal(404, "Entry not found", "EntryNotFound")
         headers = {"ETag": f'"{stored.known(path)}"', "X-Repo-Commit": stored.meta["sha"],
@@ -286,8 +288,6 @@ class Handler(BaseHTTPRequestHandler):
         absent = not (repo.folder / "meta.json").is_file()
         if absent or (repo.meta["private"] and not self.token):
             return refusal(404 if self.token else 401, "Repository not found", "RepoNotFound")
-        if repo.meta.get("gated"):
-            return refusal(403, "Access to this model is restricted", "GatedRepo")
         return None
 
     def _may_write(self, id: str) -> Answer | None:

@@ -64,7 +64,7 @@ def test_the_body_says_how_it_was_trained(make_recipe, finish):
     assert rows["Steps"] == "600"
     assert rows["Rank, alpha"] == "8, 4"
     assert rows["Batch size"] == "1 x 2"
-    assert rows["Final loss"] == r"0\.4123"
+    assert rows["Final loss"] == "0.4123"
     assert f"LoRA Lightning {__version__}" in text
     assert ".png" not in text  # no samples, and never a name from the dataset
 
@@ -121,4 +121,4 @@ def test_any_words_stay_words(foreign):
 def test_bare_addresses_do_not_become_links():
     text = body(render(card("see http://evil.example or www.evil.example or me@evil.example")))
     prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-    assert not re.search(r"http:/|www\.e|me@", prose)
+    assert not re.search(r"http:|www\.e|me@", prose)

@@ -1,0 +1,153 @@
+"""`evaluate`: the base and the LoRA from the same seeds, side by side and in numbers."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+
+from lora_lightning.datasets.images import open_rgb
+from lora_lightning.datasets.store import Dataset
+from lora_lightning.evaluate import measures
+from lora_lightning.evaluate.encoders import Encoder, resolve
+from lora_lightning.evaluate.grid import BASE, SUBJECTS, Cell, grid
+from lora_lightning.evaluate.measures import Array, Measure
+from lora_lightning.models.base import Family, TextEmbedding, open_family
+from lora_lightning.models.device import choose_device
+from lora_lightning.models.lora_files import diffusers as lora_file
+from lora_lightning.models.sampling import Shot, draw, save_png
+from lora_lightning.models.sheet import Row, contact_sheet
+from lora_lightning.runs.files import write_atomic, write_json
+from lora_lightning.runs.reporter import Outcome, Reporter
+from lora_lightning.workspace import Workspace
+
+if TYPE_CHECKING:
+    from lora_lightning.recipe import Recipe
+
+ADAPTER = "evaluated"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A cell and its picture."""
+
+    cell: Cell
+    picture: Image.Image
+    path: Path
+
+
+def run(recipe: "Recipe", workspace: Workspace, reporter: Reporter) -> Outcome:
+    """Draw the grid, measure it, and write the sheet and the report.
+
+    Raises:
+        LoraFileError: there is no such LoRA.
+        ModelError: the base or the encoder cannot be opened.
+    """
+    settings = recipe.evaluate
+    prompts = settings.prompts or SUBJECTS
+    cells = grid(prompts, recipe.trigger, settings.weights, settings.seeds, settings.seed)
+    shots = [
+        Shot(cell.text, cell.seed, settings.width, settings.height, settings.steps, settings.guidance) for cell in cells
+    ]
+    device = choose_device()
+    dtype = torch.float32 if recipe.train.precision == "32-true" else torch.bfloat16
+    family = open_family(recipe.model.base, device=device, dtype=dtype)
+    drawn = _draw(family, workspace.lora(recipe.name), cells, shots, reporter)
+    family.release()
+    reporter.phase("measuring")
+    encoder = Encoder(resolve(settings.encoder, recipe.model.base), device)
+    training = _training_pictures(Dataset.open(workspace.dataset(recipe.dataset.name)))
+    found = measure(encoder, prompts, drawn, training)
+    sheet = _sheet(recipe.name, settings.weights, [Path(path) for path in settings.references], drawn, found)
+    run_folder = reporter.run.path
+    sheet_path = write_atomic(run_folder / "samples" / "sheet.png", lambda file: sheet.save(file, format="PNG"))
+    rows = [asdict(measure_) for measure_ in found]
+    report = write_json(run_folder / "report.json", {"lora": recipe.name, "measures": rows, "pictures": len(drawn)})
+    return Outcome(
+        {"images": [str(item.path) for item in drawn], "sheet": str(sheet_path), "report": str(report)},
+        {item.name: item.value for item in found} | {"measures": rows},
+    )
+
+
+def _draw(family: Family, lora: Path, cells: Sequence[Cell], shots: Sequence[Shot], reporter: Reporter) -> list[Drawn]:
+    texts = {shot.prompt: _embed(family, shot.prompt) for shot in shots}
+    transformer = family.load_transformer()
+    pipeline = family.pipeline(transformer)
+    lora_file.load(pipeline, lora, ADAPTER)
+    reporter.phase("drawing", total=len(cells))
+    drawn = []
+    for number, (cell, shot) in enumerate(zip(cells, shots, strict=True), start=1):
+        reporter.check_stop()
+        pipeline.set_adapters([ADAPTER], [cell.weight])
+        picture = draw(pipeline, shot, texts[shot.prompt], between_steps=reporter.check_stop)
+        facts = shot.facts() | {"lora": f"{lora.stem}:{cell.weight:g}"}
+        path = save_png(picture, reporter.run.samples / f"{number:04d}.png", facts)
+        drawn.append(Drawn(cell, picture, path))
+        reporter.advance(number)
+    return drawn
+
+
+def _embed(family: Family, prompt: str) -> TextEmbedding:
+    return family.encode_text([prompt])
+
+
+def measure(
+    encoder: Encoder, prompts: Sequence[str], drawn: Sequence[Drawn], training: Sequence[Image.Image]
+) -> list[Measure]:
+    """All measures of a grid; its greatest strength stands for the LoRA."""
+    embedded = encoder.pictures([item.picture for item in drawn])
+    training_ND, texts_PD = encoder.pictures(training), encoder.texts(prompts)
+    top = max(item.cell.weight for item in drawn)
+
+    def of(weight: float, triggered: bool) -> Array:
+        chosen = [
+            place for place, item in enumerate(drawn) if (item.cell.weight, item.cell.triggered) == (weight, triggered)
+        ]
+        return embedded[chosen]
+
+    right_N = np.array([item.cell.prompt for item in drawn if (item.cell.weight, item.cell.triggered) == (top, True)])
+    base, lora = of(BASE, True), of(top, True)
+    found = [
+        measures.style_transfer(base, lora, training_ND),
+        measures.prompt_adherence(base, lora, texts_PD[right_N]),
+        measures.content_kept(base, lora, texts_PD, right_N),
+    ]
+    if any(not item.cell.triggered for item in drawn):
+        found.append(measures.trigger_response(base, lora, of(BASE, False), of(top, False), training_ND))
+    return found
+
+
+def _training_pictures(dataset: Dataset, most: int = 64) -> list[Image.Image]:
+    pictures = dataset.pictures()
+    step = max(1, len(pictures) // most)
+    return [open_rgb(dataset.path(picture)) for picture in pictures[::step][:most]]
+
+
+def _sheet(
+    name: str,
+    weights: Sequence[float],
+    references: Sequence[Path],
+    drawn: Sequence[Drawn],
+    found: Sequence[Measure],
+) -> Image.Image:
+    """Rows are prompts, with the trigger and without; columns the base, each strength, and how it should look."""
+    first = {(item.cell.prompt, item.cell.triggered, item.cell.weight): item for item in reversed(drawn)}
+    shown = (BASE, *sorted(set(weights) - {BASE}))
+    columns = ["base", *(f"LoRA {weight:g}" for weight in shown[1:])] + (["the true style"] if references else [])
+    rows = []
+    for (place, triggered), item in _rows(drawn):
+        pictures = [first[place, triggered, weight].picture for weight in shown]
+        if triggered and place < len(references):
+            pictures.append(open_rgb(references[place]))
+        rows.append(Row(item.cell.text, pictures, "" if triggered else "without the trigger word"))
+    shown_measures = [f"{item.name.replace('_', ' ')} {item.value:.2f}" for item in found if item.value is not None]
+    return contact_sheet(f"{name}: base and LoRA from the same seeds", columns, rows, ", ".join(shown_measures))
+
+
+def _rows(drawn: Sequence[Drawn]) -> list[tuple[tuple[int, bool], Drawn]]:
+    """One drawn picture for each prompt with the trigger, then without, in the order of the prompts."""
+    rows = {(item.cell.prompt, item.cell.triggered): item for item in drawn}
+    return sorted(rows.items(), key=lambda row: (row[0][0], not row[0][1]))
