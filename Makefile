@@ -49,7 +49,7 @@ nightly: setup  ## the long forms
 	$(BIN)/python -m pytest -m slow
 
 screenshots: setup  ## draw the pictures of the docs again
-	@CHROMIUM=$$($(BIN)/python tools/chromium.py) && export CHROMIUM && $(BIN)/python tools/screenshots.py docs/images
+	@CHROMIUM=$$($(BIN)/python tools/chromium.py) && export CHROMIUM && $(BIN)/python -m tests.e2e.screenshots docs/images
 
 clean:  ## remove .venv and caches; the workspace stays
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -45,7 +45,7 @@ def overview() -> str:
             "",
             *rows,
             "",
-            "RECIPE is a YAML file or the name of a shipped recipe (character, product, style).",
+            "RECIPE is a YAML file or the name of a shipped recipe (character, product, rehearsal, style).",
             "--home DIR is the workspace (default: $LORA_LIGHTNING_HOME, else ./workspace).",
             "--json prints one JSON object as the last line of stdout; everything else goes to stderr.",
             "Exit codes: 0 done, 1 failed, 2 wrong input, 143 stopped on request.",

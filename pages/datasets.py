@@ -1,5 +1,7 @@
 """Datasets: bring pictures in, see what came, look through them, take them out again."""
 
+from functools import partial
+
 import streamlit as st
 
 from lora_lightning.datasets.store import Dataset
@@ -27,7 +29,7 @@ dataset = Dataset.open(workspace.dataset(chosen))
 pictures = dataset.pictures()
 bare = [picture for picture in pictures if not picture.caption]
 
-with st.container(horizontal=True):
+with st.container(horizontal=True, vertical_alignment="center"):
     if bare:
         text = f"Caption {cards.counted(len(bare), 'picture')}"
         cards.next_step(text, to="captions", icon=":material/edit_note:", query={"dataset": chosen})
@@ -39,7 +41,7 @@ imports.statistics(dataset)
 browse, table, export = st.tabs(["Pictures", "Captions", "Export"], key="tab", on_change="rerun", bind="query-params")
 if browse.open:
     with browse:
-        gallery.show([gallery.of_picture(workspace, dataset, picture) for picture in pictures], f"browse.{chosen}")
+        gallery.show(pictures, partial(gallery.of_picture, workspace, dataset), f"browse.{chosen}")
 if table.open:
     with table:
         imports.matches(workspace, dataset, pictures)

@@ -9,7 +9,7 @@ from lora_lightning.workspace import Workspace
 
 LISTS = ("generate.prompts", "generate.loras")
 FIELDS = ["model.base", *(path for path in form.paths("generate") if path not in LISTS)]
-PROMPTS = "generate.generate.prompts"
+PROMPTS = form.widget_key("generate", "generate.prompts")
 
 
 def insert(lora: str) -> None:

@@ -54,7 +54,7 @@ if working:
     for run in working[:3]:
         monitor.card(workspace, run, key=f"home.{run.name}")
 elif datasets and runs(workspace):
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, vertical_alignment="center"):
         cards.next_step("Train a LoRA", to="train", icon=":material/bolt:")
         if loras:
             st.page_link(cards.page("generate"), label="Generate with a LoRA", icon=":material/image:")

@@ -41,6 +41,8 @@ with left:
             job = recipe.parse({"name": name} | values)
             launch.start(workspace, "publish", name, job.to_yaml())
             st.rerun()
+    for run in busy:
+        monitor.card(workspace, run, key=f"publish.{run.name}")
     results.published(workspace, name)
 
 with right:
@@ -49,7 +51,7 @@ with right:
     st.markdown(f":material/download: [{file.name} ({cards.size(file.stat().st_size)})]({link})")
     samples = gallery.drawn(folder / "samples")
     if samples:
-        gallery.show([gallery.of_file(workspace, path) for path in samples], "publish.samples")
+        gallery.show_files(workspace, samples, "publish.samples")
     card = folder / "README.md"
     if card.is_file():
         st.subheader("Model card", anchor=False)

@@ -32,7 +32,7 @@ lora = run.result().get("made", {}).get("lora")
 if status.state == "completed" and lora:
     size = cards.size(Path(lora).stat().st_size)
     st.success(f"`{lora}` ({size})", title="The LoRA is finished", icon=":material/check_circle:")
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, vertical_alignment="center"):
         cards.next_step("Generate pictures", to="generate", icon=":material/image:", query={"lora": Path(lora).stem})
         st.page_link(cards.page("publish"), label="Publish it", query_params={"lora": Path(lora).stem})
 

@@ -25,9 +25,9 @@ SECTIONS = ["", "model", "dataset", "lora", "train", "sample"]
 
 
 def use(preset: str) -> None:
-    """Start over from a shipped recipe, keeping the dataset."""
-    dataset = drafts.load(workspace, "train").get("dataset", {})
-    drafts.save(workspace, "train", drafts.preset(preset) | {"dataset": dataset})
+    """Start over from a shipped recipe, on the same dataset and base model."""
+    kept = {name: part for name, part in drafts.load(workspace, "train").items() if name in ("dataset", "model")}
+    drafts.save(workspace, "train", drafts.preset(preset) | kept)
     form.forget("train")
 
 
@@ -49,6 +49,8 @@ with left:
     with st.expander("Advanced", icon=":material/tune:"):
         for section in SECTIONS:
             rest = [path for path in form.paths(section) if path not in [*BASIC, "sample.prompts", "dataset.name"]]
+            if not rest:
+                continue
             st.markdown(f"**{section.capitalize() or 'General'}**")
             with st.grid("auto", min_column_width=220):
                 values = form.merge(values, form.draw("train", rest, draft))
@@ -59,7 +61,8 @@ with right:
     st.subheader("Before it starts", anchor=False)
     found = inspect(values)
     report = check(found.recipe, workspace)
-    blockers = [*found.problems, *(each for each in report.blockers if not found.problems or each.where != "name")]
+    wrong = [each.where for each in found.problems]
+    blockers = [*found.problems, *(each for each in report.blockers if each.where not in wrong)]
     for problem in blockers:
         cards.finding(problem)
     for problem in report.warnings:

@@ -31,7 +31,9 @@ def supervise(run: RunFolder, command: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: job.send_signal(signal.SIGTERM))
     code = job.wait()
-    if run.read_state().get("state") in LIVE:
+    stored = run.read_state()
+    resumed = stored.get("supervisor_pid", os.getpid()) != os.getpid()  # by another supervisor, while this one slept
+    if stored.get("state") in LIVE and not resumed:
         message, hint = explain(code, run.log_tail(4096))
         run.write_state(message=message, hint=hint, ended=time.time(), exit_code=code)
         if code >= 0:

@@ -26,7 +26,7 @@ def samples(workspace: Workspace, run: RunFolder) -> None:
     def draw(status: Status) -> None:
         found = gallery.drawn(run.samples)
         if found:
-            gallery.show([gallery.of_file(workspace, path) for path in found], "run.samples", cell=200)
+            gallery.show_files(workspace, found, "run.samples", cell=200)
         else:
             st.info("They appear here as the run draws them.", title="No samples yet", icon=":material/image:")
 
@@ -37,12 +37,12 @@ def files(workspace: Workspace, run: RunFolder) -> None:
     """What the run made and what lies in its folder."""
     made = run.result().get("made", {}).values()
     paths = [Path(path) for value in made for path in ([value] if isinstance(value, str) else value)]
-    shown = [path for path in paths if path.is_file()]
+    shown = [path for path in paths if path.is_file() and path.is_relative_to(workspace.home)]
     inside = [path for path in sorted(run.path.rglob("*")) if path.is_file() and path.suffix != ".lock"]
     st.dataframe(
         [
             {
-                "File": str(path.relative_to(workspace.home)) if path.is_relative_to(workspace.home) else str(path),
+                "File": str(path.relative_to(workspace.home)),
                 "Size": cards.size(path.stat().st_size),
                 "Open": gallery.url(workspace, path) if path.suffix.lower() in SERVED else None,
             }

@@ -54,10 +54,9 @@ def _card(workspace: Workspace, dataset: Dataset, picture: Picture) -> None:
         gallery.picture(gallery.of_picture(workspace, dataset, picture))
     with right:
         key = f"caption.{dataset.name}.{picture.id}.{picture.version}"
-        if key not in st.session_state:
-            st.session_state[key] = picture.caption
         st.text_area(
             picture.name,
+            picture.caption,
             key=key,
             height=110,
             placeholder="No caption yet: describe what is to be seen, in one sentence or two.",

@@ -19,15 +19,15 @@ LONG_TEXT = 40
 """A default longer than this gets a text area."""
 
 Choice = str | bool
-Kind = Literal["switch", "whole", "number", "text", "texts", "numbers", "choice"]
+Kind = Literal["switch", "whole", "number", "maybe", "text", "texts", "numbers", "choice"]
 
 SIMPLE: dict[Any, Kind] = {
     bool: "switch",
     int: "whole",
     float: "number",
     str: "text",
-    int | None: "whole",
-    float | None: "number",
+    int | None: "maybe",
+    float | None: "maybe",
     tuple[str, ...]: "texts",
     tuple[int, ...]: "numbers",
     tuple[float, ...]: "numbers",
@@ -66,17 +66,24 @@ def draw(form: str, fields: Iterable[str], values: Mapping[str, Any]) -> dict[st
     held: dict[str, Any] = {}
     for path in fields:
         info = _field(path)
-        key = f"{form}.{path}"
-        if key not in st.session_state:
-            st.session_state[key] = _shown(info, _initial(info, path, values))
-        put(held, path, _read(info, _widget(path, info, key)))
+        key = widget_key(form, path)
+        start = f"start of {key}"
+        if key not in st.session_state or start not in st.session_state:
+            st.session_state[start] = _shown(info, _initial(info, path, values))
+        put(held, path, _read(info, _widget(path, info, key, st.session_state[start])))
     return held
 
 
+def widget_key(form: str, path: str) -> str:
+    """The key of a field's widget in the form as it is drawn now."""
+    round_ = st.session_state.get(f"rounds of {form}", 0)
+    return f"{form}.{path}" + (f".{round_}" if round_ else "")
+
+
 def forget(form: str) -> None:
-    """Let a form begin again from the values it is drawn with next."""
-    for key in [key for key in st.session_state if str(key).startswith(f"{form}.")]:
-        del st.session_state[key]
+    """Let a form begin again, with new widgets, from the values it is drawn with next."""
+    rounds = f"rounds of {form}"
+    st.session_state[rounds] = st.session_state.get(rounds, 0) + 1
 
 
 def stored(values: Mapping[str, Any], path: str) -> Any:
@@ -146,28 +153,36 @@ def _choices(annotation: Any) -> list[Choice]:
     return []
 
 
-def _widget(path: str, info: FieldInfo, key: str) -> Any:
+def _widget(path: str, info: FieldInfo, key: str, start: Any) -> Any:
+    """One widget, with its first value as its default.
+
+    Set through the session's state, the value would reach the browser once, and be lost when that run is interrupted.
+    """
     label = info.title or path
     common: dict[str, Any] = {"key": key, "help": info.description}
     match _kind(path, info.annotation):
         case "switch":
-            return st.toggle(label, **common)
+            return st.toggle(label, start, **common)
         case "choice":
             free = float in get_args(info.annotation)
-            return st.selectbox(label, _choices(info.annotation), format_func=_named, accept_new_options=free, **common)
+            options = _choices(info.annotation)
+            options += [] if start in options else [start]
+            return st.selectbox(
+                label, options, options.index(start), format_func=_named, accept_new_options=free, **common
+            )
         case "whole":
-            return _number(label, info, int, common)
+            return _number(label, info, int, start, common)
         case "number":
-            return _number(label, info, float, common)
+            return _number(label, info, float, start, common)
         case "texts":
-            return st.text_area(label, placeholder="one a line", height=110, **common)
+            return st.text_area(label, start, placeholder="one a line", height=110, **common)
         case "text" if isinstance(info.default, str) and len(info.default) > LONG_TEXT:
-            return st.text_area(label, height=80, **common)
-        case _:
-            return st.text_input(label, **common)
+            return st.text_area(label, start, height=80, **common)
+        case kind:
+            return st.text_input(label, start, placeholder="auto" if kind == "maybe" else None, **common)
 
 
-def _number(label: str, info: FieldInfo, kind: type[int] | type[float], common: dict[str, Any]) -> Any:
+def _number(label: str, info: FieldInfo, kind: type[int] | type[float], start: float, common: dict[str, Any]) -> Any:
     """A number input with the field's bounds; an exclusive bound of a float is left to the recipe's check."""
     apart = 1 if kind is int else 0
     rules: dict[str, Any] = {
@@ -176,14 +191,13 @@ def _number(label: str, info: FieldInfo, kind: type[int] | type[float], common: 
     low = rules.get("ge", rules["gt"] + apart if "gt" in rules else None)
     high = rules.get("le", rules["lt"] - apart if "lt" in rules else None)
     bounds: list[Any] = [None if bound is None else kind(bound) for bound in (low, high)]
-    step: Any = kind(rules.get("multiple_of", 1 if kind is int else _step(info.default)))
-    empty: Any = None if NoneType in get_args(info.annotation) else "min"
-    style = "%d" if kind is int else "%g"
-    return st.number_input(label, *bounds, value=empty, step=step, format=style, placeholder="auto", **common)
+    step: Any = kind(rules.get("multiple_of", 1 if kind is int else _step(start)))
+    value: Any = kind(start)
+    return st.number_input(label, *bounds, value=value, step=step, format="%d" if kind is int else "%g", **common)
 
 
-def _step(default: float | None) -> float:
-    return default / 10 if default and default < 0.1 else 0.1
+def _step(start: float) -> float:
+    return start / 10 if 0 < start < 0.1 else 0.1
 
 
 def _named(choice: Choice) -> str:
@@ -194,6 +208,8 @@ def _shown(info: FieldInfo, value: Any) -> Any:
     """A field's value as its widget holds it."""
     if isinstance(value, tuple):
         return ("\n" if str in get_args(info.annotation) else ", ").join(str(part) for part in value)
+    if NoneType in get_args(info.annotation):
+        return "" if value is None else f"{value:g}"
     return str(value) if isinstance(value, float) and _choices(info.annotation) else value
 
 
@@ -203,6 +219,8 @@ def _read(info: FieldInfo, held: Any) -> Any:
     if get_origin(info.annotation) is tuple:
         parts = [part.strip() for part in held.split("\n" if str in kinds else ",")]
         return [_as(part, kinds[0]) for part in parts if part]
+    if NoneType in kinds:
+        return _as(held.strip(), kinds[0]) if held.strip() else None
     if isinstance(held, str) and float in kinds and held not in _choices(info.annotation):
         return _as(held, float)
     return held.strip() if isinstance(held, str) else held

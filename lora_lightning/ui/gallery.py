@@ -1,16 +1,19 @@
 """Pictures by their URLs: the browser fetches what it shows, small, and nothing is decoded again for a page."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 import streamlit as st
+from PIL import Image
 
 from lora_lightning.datasets.store import Dataset, Picture
 from lora_lightning.workspace import Workspace
 
+Thing = TypeVar("Thing")
 PER_PAGE = 60
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -32,20 +35,25 @@ def url(workspace: Workspace, path: Path, *, save: bool = False) -> str:
     return f"/files/{relative}?v={version}" + ("&save" if save else "")
 
 
-def of_picture(workspace: Workspace, dataset: Dataset, picture: Picture, text: str = "") -> Tile:
+def of_picture(workspace: Workspace, dataset: Dataset, picture: Picture) -> Tile:
     """The tile of a dataset's picture."""
     return Tile(
         thumb=f"/thumbs/{quote(dataset.name)}/{quote(picture.file)}",
         full=url(workspace, dataset.path(picture)),
         title=picture.name,
-        text=text or picture.caption or "no caption",
+        text=picture.caption or "no caption",
     )
 
 
 def of_file(workspace: Workspace, path: Path, text: str = "") -> Tile:
     """The tile of a picture that a run drew."""
     address = url(workspace, path)
-    return Tile(thumb=address, full=address, title=path.stem, text=text)
+    return Tile(thumb=address, full=address, title=path.stem, text=text or _facts(path))
+
+
+def show_files(workspace: Workspace, paths: Sequence[Path], key: str, *, cell: int = 150) -> None:
+    """Draw a page of picture files of the workspace."""
+    show(paths, lambda path: of_file(workspace, path), key, cell=cell)
 
 
 def drawn(folder: Path) -> list[Path]:
@@ -54,10 +62,21 @@ def drawn(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: (path.stat().st_mtime, path.name), reverse=True)
 
 
-def show(tiles: Sequence[Tile], key: str, *, cell: int = 150, per_page: int = PER_PAGE) -> None:
-    """Draw a page of tiles with its pager."""
-    page = pager(len(tiles), key, per_page)
-    shown = "".join(_figure(tile) for tile in tiles[(page - 1) * per_page : page * per_page])
+def _facts(path: Path) -> str:
+    """What a picture says it was drawn from, in the text of its PNG."""
+    try:
+        with Image.open(path) as image:
+            facts = image.info
+    except OSError:
+        return ""
+    parts = [str(facts.get("prompt", "")), f"seed {facts['seed']}" if "seed" in facts else ""]
+    return ", ".join(part for part in parts if part)
+
+
+def show(things: Sequence[Thing], tile: Callable[[Thing], Tile], key: str, *, cell: int = 150) -> None:
+    """Draw a page of things as tiles, with a pager; what is on other pages is not touched."""
+    page = pager(len(things), key, PER_PAGE)
+    shown = "".join(_figure(tile(thing)) for thing in things[(page - 1) * PER_PAGE : page * PER_PAGE])
     st.html(f'<div class="ll-grid" style="--cell:{cell}px">{shown}</div>')
 
 

@@ -88,10 +88,10 @@ def _notes(notes: Sequence[FileNote]) -> None:
 def statistics(dataset: Dataset) -> None:
     """A dataset's figures in a row."""
     found = dataset.statistics()
-    with st.grid("auto", min_column_width=165):
+    with st.grid("auto", min_column_width=140):
         st.metric("Pictures", f"{found.pictures:,}", border=True)
         st.metric("With caption", f"{found.captioned:,}", border=True)
-        st.metric("Sides, pixels", f"{found.smallest_side} to {found.largest_side}", border=True)
+        st.metric("Smallest side", f"{found.smallest_side} px", border=True)
         st.metric("Mean size", f"{found.mean_megapixels:.2f} MP", border=True)
         st.metric("On disk", cards.size(found.bytes), border=True)
 

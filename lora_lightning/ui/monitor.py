@@ -58,7 +58,7 @@ def overview(workspace: Workspace, run: RunFolder) -> None:
         samples = gallery.drawn(run.samples)[:LATEST_SAMPLES]
         if samples:
             st.subheader("Latest samples", anchor=False)
-            gallery.show([gallery.of_file(workspace, path) for path in samples], "run.latest")
+            gallery.show_files(workspace, samples, "run.latest")
 
     watch(run, draw)
 

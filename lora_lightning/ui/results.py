@@ -14,14 +14,16 @@ RUNS_SHOWN = 10
 
 def drawn(workspace: Workspace) -> None:
     """The pictures of the latest generations, each with what they were made from."""
-    found = [run for run in runs(workspace) if run.read_state().get("verb") == "generate" and gallery.drawn(run.path)]
+    found = [
+        run for run in runs(workspace) if run.read_state().get("verb") == "generate" and gallery.drawn(run.samples)
+    ]
     if not found:
         st.info("Write a prompt and draw.", title="Nothing has been drawn yet", icon=":material/image:")
     for run in found[:RUNS_SHOWN]:
         with st.container(border=True):
-            pictures = sorted(gallery.drawn(run.path))
+            pictures = sorted(path for path in gallery.drawn(run.samples) if path.stem != "sheet")
             st.page_link(cards.page("run"), label=f"**{run.name}**", query_params={"id": run.name})
-            gallery.show([gallery.of_file(workspace, path) for path in pictures], f"drawn.{run.name}", cell=220)
+            gallery.show_files(workspace, pictures, f"drawn.{run.name}", cell=220)
             with st.expander("Recipe"):
                 st.code(_section(run, "generate"), language="yaml")
 
@@ -43,7 +45,7 @@ def evaluated(workspace: Workspace, name: str) -> None:
 def published(workspace: Workspace, name: str) -> None:
     """How the pushes of a LoRA ended, with their links."""
     for run in runs(workspace):
-        if run.read_state().get("verb") == "publish" and run.name.startswith(f"{name}.publish"):
+        if run.name.startswith(f"{name}.publish") and not run.status().live:
             with st.container(border=True):
                 link = run.result().get("report", {}).get("url")
                 st.page_link(cards.page("run"), label=f"**{run.name}**", query_params={"id": run.name})

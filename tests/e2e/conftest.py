@@ -15,6 +15,10 @@ from urllib.request import urlopen
 import pytest
 from playwright.sync_api import Locator, Page, sync_playwright
 
+from lora_lightning.runs import launch
+from lora_lightning.runs.folder import runs
+from tests.publish.hub_server import serving
+
 ROOT = Path(__file__).parents[2]
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -41,7 +45,7 @@ class Dashboard:
             self.process = subprocess.Popen(
                 [*command, "--server.port", str(self.port)],
                 cwd=self.folder,
-                env=os.environ | {"LORA_LIGHTNING_HOME": str(self.home)} | self.environment,
+                env=os.environ | {"LORA_LIGHTNING_HOME": str(self.home), "OMP_NUM_THREADS": "1"} | self.environment,
                 stdout=log,
                 stderr=log,
             )
@@ -134,8 +138,15 @@ def browser():
 
 
 @pytest.fixture
+def hub(tmp_path):
+    """A Hub of our own on this machine."""
+    with serving(tmp_path / "hub") as server:
+        yield server
+
+
+@pytest.fixture
 def dashboard(workspace, tmp_path):
-    """Start a dashboard over the test's workspace; what is started ends with the test."""
+    """Start a dashboard over the test's workspace; it and its jobs end with the test."""
     started: list[Dashboard] = []
 
     def start(**environment: str) -> Dashboard:
@@ -146,6 +157,9 @@ def dashboard(workspace, tmp_path):
     for each in started:
         if each.process.poll() is None:
             each.end()
+    for run in runs(workspace):
+        if run.status().live:
+            launch.force_stop(run)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 import zipfile
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from playwright.sync_api import expect
 
 from lora_lightning.datasets.store import Dataset
 from lora_lightning.runs.folder import RunFolder
+from tests.publish.hub_server import WRITE_TOKEN
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(1200)]
 
 SHOTS = Path(os.environ.get("SCREENSHOTS", "screenshots"))
 
@@ -29,6 +31,11 @@ def shoot():
     return shot
 
 
+def to(hub) -> dict[str, str]:
+    """The environment in which the Hub of this test is the only one, with somebody logged in who may write."""
+    return {"HF_ENDPOINT": hub.url, "HF_TOKEN": WRITE_TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+
+
 def pack(photos, path: Path) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         for photo in photos:
@@ -39,7 +46,7 @@ def pack(photos, path: Path) -> Path:
 def test_from_photographs_to_the_hub(
     dashboard, visit, workspace, photos, tiny_flux, tiny_captioner, tmp_path, shoot, hub
 ):
-    visitor = visit(dashboard(**hub.environment), height=1100).go("")
+    visitor = visit(dashboard(**to(hub)), height=1100).go("")
     visitor.click("Import pictures").sees("There is no dataset yet")
     visitor.fill("import.name", "photographs")
     visitor.page.set_input_files("input[type=file]", str(pack(photos, tmp_path / "photographs.zip")))
@@ -81,9 +88,8 @@ def test_from_photographs_to_the_hub(
     assert list(run.checkpoints.iterdir())
     shoot(visitor, "stopped")
     visitor.press("runs.my-style.resume").sees("Running", seconds=120)
-    visitor.sees("Completed", seconds=300).settled()
-    steps = [row["step"] for row in run.metrics()]
-    assert max(steps) == 600
+    _until_completed(run)
+    assert max(row["step"] for row in run.metrics()) == 600
     visitor.page.get_by_role("link", name="my-style").first.click()
     visitor.sees("The LoRA is finished").settled()
     shoot(visitor, "finished")
@@ -99,12 +105,21 @@ def test_from_photographs_to_the_hub(
     visitor.page.wait_for_function("document.querySelector('.ll-grid img').naturalWidth == 64")
     shoot(visitor, "generated")
 
-    visitor.menu("Publish").fill("publish.publish.repo", "me/my-style").click("Push to the Hub")
-    visitor.sees("Completed", seconds=180).settled()
-    assert "my-style.safetensors" in hub.files("me/my-style")
+    visitor.menu("Publish").fill("publish.publish.repo", "tester/my-style").click("Push to the Hub")
+    visitor.sees(f"{hub.url}/tester/my-style", seconds=180).settled()
+    pushed = hub.repo("tester/my-style")
+    assert pushed.meta["private"] is True
+    assert (pushed.files / "my-style.safetensors").read_bytes() == workspace.lora("my-style").read_bytes()
     shoot(visitor, "published")
     assert visitor.errors == []
     assert visitor.strangers == []
+
+
+def _until_completed(run: RunFolder) -> None:
+    deadline = time.monotonic() + 600
+    while run.status().live and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert run.status().state == "completed", run.status()
 
 
 def _small_recipe(visitor, tiny_flux: Path) -> None:

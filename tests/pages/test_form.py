@@ -39,7 +39,7 @@ def test_what_is_set_in_widgets_arrives_in_the_recipe():
     app = draw({"name": "x"})
     app.number_input(key="all.train.steps").set_value(77)
     app.number_input(key="all.train.learning_rate").set_value(2e-5)
-    app.number_input(key="all.lora.alpha").set_value(8.0)
+    app.text_input(key="all.lora.alpha").set_value("8")
     app.selectbox(key="all.model.low_vram").set_value(True)
     app.text_input(key="all.dataset.resolutions").set_value("256, 512")
     app.text_area(key="all.sample.prompts").set_value("a fox\n\n a hare ")

@@ -73,7 +73,7 @@ def test_clone_opens_train_with_the_recipe_under_a_free_name(open_page, workspac
     make_run("mine", "stopped")
     page = open_page("runs").button(key="runs.mine.clone").click().run()
     assert page.title[0].value == "Train"
-    assert page.text_input(key="train.name").value == "mine-2"
+    assert page.text_input(key="train.name.1").value == "mine-2"
     cloned = recipe.parse(drafts.load(workspace, "train"))
     assert cloned.train == recipe.load(workspace.run("mine") / "recipe.yaml").train
 

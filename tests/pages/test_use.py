@@ -2,6 +2,7 @@
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from lora_lightning.runs.files import write_json
 from lora_lightning.ui import results
@@ -42,11 +43,15 @@ def test_the_draw_button_counts_the_pictures(open_page, lora, texts):
 
 def test_drawn_pictures_are_shown_with_their_recipe(open_page, make_run, texts):
     run = make_run("pictures", "completed", verb="generate")
-    Image.new("RGB", (64, 64), "teal").save(run.path / "0001.png")
-    write_json(run.path / "result.json", {"made": {"images": [str(run.path / "0001.png")]}})
+    facts = PngInfo()
+    facts.add_itxt("prompt", "a <tall> lighthouse")
+    facts.add_itxt("seed", "43")
+    run.samples.mkdir()
+    Image.new("RGB", (64, 64), "teal").save(run.samples / "1.png", pnginfo=facts)
     page = open_page("generate")
     bodies = "".join(html.proto.body for html in page.get("html"))
-    assert f"/files/runs/{run.name}/0001.png" in bodies
+    assert f"/files/runs/{run.name}/samples/1.png" in bodies
+    assert "a &lt;tall&gt; lighthouse, seed 43" in bodies
     assert "guidance: 3.5" in texts(page)
 
 
@@ -86,6 +91,14 @@ def test_a_push_shows_its_link_and_a_failed_one_its_reason(open_page, lora, make
     said = texts(open_page("publish", lora="mine"))
     assert "https://huggingface.co/me/mine" in said
     assert "the token may not write" in said
+
+
+def test_a_push_at_work_is_shown_live_and_cannot_be_started_twice(open_page, lora, make_run):
+    make_run("mine", "running", live=True, verb="publish", phase="uploading", done=1, total=3)
+    page = open_page("publish", lora="mine")
+    assert page.get("progress")[0].proto.text == "Uploading 1 of 3"
+    page.text_input(key="publish.publish.repo").set_value("me/mine").run()
+    assert next(button for button in page.button if button.label == "Push to the Hub").disabled
 
 
 def test_a_card_is_shown_without_its_front_matter_and_pictures():

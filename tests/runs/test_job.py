@@ -231,3 +231,19 @@ def test_an_eta_appears_when_it_is_no_guess(monkeypatch):
     now[0] += 2.0
     pace.tick(11)
     assert pace.eta_seconds(100) == pytest.approx(178.0)
+
+
+def test_the_supervisor_of_an_ended_attempt_leaves_the_next_one_alone(workspace, run):
+    supervised(workspace, run)
+    wait(lambda: run.status().done > 3)
+    first = run.read_state()["supervisor_pid"]
+    os.kill(first, signal.SIGSTOP)
+    launch.stop(run)
+    wait(lambda: run.status().state == "stopped")
+    supervised(workspace, run)
+    wait(lambda: run.status().state == "running")
+    os.kill(first, signal.SIGCONT)
+    time.sleep(0.5)
+    assert run.status().state == "running"
+    launch.stop(run)
+    wait(lambda: run.status().state == "stopped")
