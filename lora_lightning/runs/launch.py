@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -68,13 +69,13 @@ def stop(run: RunFolder) -> None:
 def force_stop(run: RunFolder) -> None:
     """End the work at once; what was done since the last checkpoint is lost."""
     stored = run.read_state()
-    try:
+    if not stored.get("supervisor_pid"):
+        return
+    with suppress(psutil.NoSuchProcess):
         supervisor = psutil.Process(stored["supervisor_pid"])
-        if abs(supervisor.create_time() - stored["supervisor_started"]) < 1:
+        if abs(supervisor.create_time() - stored["supervisor_started"]) < 1:  # else the number was given away again
             for process in supervisor.children(recursive=True):
                 process.send_signal(signal.SIGKILL)
-    except (KeyError, psutil.NoSuchProcess):
-        return
 
 
 def clone_name(workspace: Workspace, name: str) -> str:
@@ -100,7 +101,7 @@ def delete(workspace: Workspace, run: RunFolder) -> str:
 
 
 def _detach(run: RunFolder, argv: list[str]) -> None:
-    run.write_state(state="queued", message="starting", hint="", launched=time.time())
+    run.write_state(state="queued", message="starting", hint="", launched=time.time(), supervisor_pid=None)
     with run.log_path.open("ab") as log:
         supervisor = subprocess.Popen(
             [sys.executable, "-m", "lora_lightning.runs.supervisor", str(run.path), "--", *argv],
