@@ -6,6 +6,8 @@ Captioners glitch in 1.5 to 3 of 100 captions (JoyCaption's README), mostly loop
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 
 from lora_lightning.datasets import phrases, similar
 from lora_lightning.datasets.editing import sentences
@@ -24,9 +26,6 @@ _UNFINISHED = re.compile(
 )
 _SAME_SIGN = re.compile(r"(\S)\1{9,}")
 
-Look = Callable[[str], str]
-"""Gives the passage of a caption that a check is about, or an empty text."""
-
 
 @dataclass(frozen=True)
 class Check:
@@ -36,7 +35,7 @@ class Check:
         name: short, as in the filter `flagged:loop`.
         title: for a button.
         explanation: what is wrong with such captions, and what helps.
-        passages: by picture number, what was found.
+        passages: by picture number, what was found, in the caption's own words where it has such.
     """
 
     name: str
@@ -65,17 +64,31 @@ def run(pictures: Sequence[Picture], meters: Meters, *, trigger: str = "", kind:
         kind: of LoRA; for "style" there is a check for words that name a style.
     """
     captioned = [picture for picture in pictures if picture.caption]
-
-    def check(name: str, title: str, explanation: str, look: Look) -> Check:
-        passages = {picture.id: look(picture.caption) for picture in captioned}
-        return Check(name, title, explanation, {id: passage for id, passage in passages.items() if passage})
-
-    checks = [check(*entry) for entry in _GENERAL]
-    if trigger:
-        checks += [check(*entry) for entry in _of_trigger(trigger)]
-    if kind == STYLE:
-        checks.append(check("style", "Names a style", _STYLE_WHY, phrases.finder(phrases.STYLE)))
+    looks = (*_LOOKS, _STYLE_LOOK) if kind == STYLE else _LOOKS
+    found = {picture.id: _passages(picture.caption, looks) for picture in captioned}
+    checks = [_check(look, {id: passages[look.name] for id, passages in found.items()}) for look in looks]
+    checks += [_check(look, {p.id: look.look(p.caption) for p in captioned}) for look in _of_trigger(trigger)]
     return [*checks, _alike(captioned), *(_too_long(captioned, meter) for meter in (meters.clip, meters.t5))]
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A check that looks at one caption at a time; `look` gives the passage that it is about, or an empty text."""
+
+    name: str
+    title: str
+    explanation: str
+    look: Callable[[str], str]
+
+
+@lru_cache(2**15)
+def _passages(caption: str, looks: tuple[_Look, ...]) -> Mapping[str, str]:
+    """What each check finds in a caption; remembered, since a page asks again after each edit of another one."""
+    return {look.name: look.look(caption) for look in looks}
+
+
+def _check(look: _Look, passages: Mapping[int, str]) -> Check:
+    return Check(look.name, look.title, look.explanation, {id: passage for id, passage in passages.items() if passage})
 
 
 def loop(caption: str) -> str:
@@ -96,7 +109,7 @@ def _repeated(words: Sequence[str]) -> str:
     folded = [word.casefold().rstrip(",.;") for word in words]
     last: dict[tuple[str, str], list[int]] = {}
     periods = set()
-    for place, pair in enumerate(zip(folded, folded[1:], strict=False)):
+    for place, pair in enumerate(pairwise(folded)):
         places = last.setdefault(pair, [])
         places.append(place)
         if len(places) > 2 and places[-1] - places[-2] == places[-2] - places[-3] <= LONGEST_LOOP:
@@ -122,7 +135,9 @@ def truncated(caption: str) -> str:
     return ""
 
 
-def _of_trigger(trigger: str) -> list[tuple[str, str, str, Look]]:
+def _of_trigger(trigger: str) -> list[_Look]:
+    if not trigger:
+        return []
     word = rf"(?<!\w){re.escape(trigger)}(?!\w)"
     exact, any_case = re.compile(word), re.compile(word, re.IGNORECASE)
 
@@ -132,21 +147,16 @@ def _of_trigger(trigger: str) -> list[tuple[str, str, str, Look]]:
     def doubled(caption: str) -> str:
         return ", ".join(found) if len(found := any_case.findall(caption)) > 1 else ""
 
+    why = f"It lacks {trigger!r} as a whole word, spelt exactly so: the LoRA does not hang on the word. Insert it."
     return [
-        (
-            "no-trigger",
-            "Trigger missing",
-            f"The trigger word {trigger!r} is not in it as a whole word, spelt exactly so: the LoRA will not hang on "
-            "the word there. Insert it.",
-            missing,
-        ),
-        ("doubled-trigger", "Trigger doubled", f"{trigger!r} should be in it once, at the start.", doubled),
+        _Look("no-trigger", "Trigger missing", why, missing),
+        _Look("doubled-trigger", "Trigger doubled", f"{trigger!r} should be in it once, at the start.", doubled),
     ]
 
 
 def _alike(captioned: Sequence[Picture]) -> Check:
     passages = {
-        captioned[place].id: f"nearly the same as that of {captioned[group[place == group[0]]].name}"
+        captioned[place].id: f"nearly the same as that of {captioned[group[1] if place == group[0] else group[0]].name}"
         for group in similar.groups([picture.caption for picture in captioned])
         for place in group
     }
@@ -156,27 +166,36 @@ def _alike(captioned: Sequence[Picture]) -> Check:
 
 def _too_long(captioned: Sequence[Picture], meter: Meter) -> Check:
     counts = meter.counts([picture.caption for picture in captioned])
-    over = [picture for picture, count in zip(captioned, counts, strict=True) if count > meter.limit]
-    passages = {picture.id: meter.read(picture.caption).cut.strip() for picture in over}
+    passages = {
+        picture.id: f"{count} tokens, {count - meter.limit} too many"
+        for picture, count in zip(captioned, counts, strict=True)
+        if count > meter.limit
+    }
     guess = " The model's tokenizer is not here: this is an estimate." if meter.estimated else ""
-    return Check(meter.name.lower(), f"Over {meter.limit} {meter.name} tokens", _LONG_WHY[meter.name] + guess, passages)
+    why = _LONG_WHY[meter.name] + guess
+    return Check(meter.name.lower(), f"Over {meter.limit} {meter.name} tokens", why, passages)
 
 
-_STYLE_WHY = "A style LoRA learns what its captions leave out: naming the medium or mood keeps it from the trigger."
 _LONG_WHY = {
     "CLIP": "CLIP reads the beginning only, which is fine for FLUX as long as subject and trigger are in it.",
     "T5": "What is behind the limit is lost: the model never sees it. Shorten the caption.",
 }
-_GENERAL: list[tuple[str, str, str, Look]] = [
-    ("loop", "Loop", "The captioner ran in circles. Re-roll it.", loop),
-    ("truncated", "Breaks off", "The last sentence has no end: raise the token limit and re-roll.", truncated),
-    ("refusal", "Refusal", "The captioner declined instead of describing. Re-roll it.", phrases.finder(phrases.REFUSAL)),
-    ("meta", "Talks about the picture", "`This image shows` says nothing, and nobody prompts with it. Take it out.",
-     phrases.finder(phrases.META)),
-    ("hedge", "Guesses", "`appears to be` describes doubt, not the picture. Make it definite.",
-     phrases.finder(phrases.HEDGE)),
-    ("watermark", "Claims a watermark", "Captioners often see watermarks and signatures that are not there. Look, "
-     "then remove the sentence.", phrases.finder(phrases.WATERMARK)),
-    ("leftover", "Placeholder left", "A placeholder such as {name} was never filled in.",
-     phrases.finder(phrases.LEFTOVER)),
-]  # fmt: skip
+_LOOKS = (
+    _Look("loop", "Loop", "The captioner ran in circles. Re-roll it.", loop),
+    _Look("truncated", "Breaks off", "It has no end: raise the captioner's token limit and re-roll.", truncated),
+    _Look("refusal", "Refusal", "The captioner declined to describe it. Re-roll it.", phrases.finder(phrases.REFUSAL)),
+    _Look("meta", "Talks about the picture", "`This image shows` says nothing, and nobody prompts so. Take it out.",
+          phrases.finder(phrases.META)),
+    _Look("hedge", "Guesses", "`appears to be` describes doubt, not the picture. Make it definite.",
+          phrases.finder(phrases.HEDGE)),
+    _Look("watermark", "Claims a watermark", "Captioners see watermarks and signatures that are not there. Look, then "
+          "remove the sentence.", phrases.finder(phrases.WATERMARK)),
+    _Look("leftover", "Placeholder left", "A placeholder such as {name} was never filled in.",
+          phrases.finder(phrases.LEFTOVER)),
+)  # fmt: skip
+_STYLE_LOOK = _Look(
+    STYLE,
+    "Names a style",
+    "A style LoRA learns what its captions leave out: a medium or mood that is named stays with its word.",
+    phrases.finder(phrases.STYLE),
+)

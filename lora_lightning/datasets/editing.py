@@ -95,8 +95,10 @@ def replace(
         raise InputError("there is nothing to look for", "Type the text to find.")
     source = find if is_regex else regex.escape(find, literal_spaces=True)
     template = replacement if is_regex else replacement.replace("\\", r"\\")
+    pattern = _compile(source, match_case, find)
     _substitute(_compile(f"{source}|", match_case, find), template, "")  # the empty match tries the replacement out
-    pattern = _compile(rf"(?<!\w)(?:{source})(?!\w)" if whole_words else source, match_case, find)
+    if whole_words:
+        pattern = _compile(rf"(?<!\w)(?:{source})(?!\w)", match_case, find)
     return Edit(f"Replace {find!r} by {replacement!r}", lambda text: _substitute(pattern, template, text))
 
 

@@ -15,6 +15,8 @@ from lora_lightning.datasets.names import one_line
 from lora_lightning.datasets.store import Dataset
 from lora_lightning.errors import DatasetError
 
+_ORIGIN = "coalesce(json_extract(details, '$.restores'), version)"
+
 
 @dataclass(frozen=True)
 class Rewrite:
@@ -53,11 +55,24 @@ class BulkResult:
 
 @dataclass(frozen=True)
 class _Caption:
-    """A stored version; version 0 is the state before the first caption."""
+    """A stored version; version 0 is the state before the first caption.
+
+    `origin` is the version that an undo brought back by it, or itself: two versions of one origin are the same caption.
+    """
 
     version: int = 0
     text: str = ""
     author: str = ""
+    origin: int = 0
+
+
+@dataclass(frozen=True)
+class _Replacement:
+    """One caption of a bulk edit, before and after it."""
+
+    picture: int
+    before: _Caption
+    after: _Caption
 
 
 @dataclass(frozen=True)
@@ -103,12 +118,13 @@ def undo(dataset: Dataset, id: int) -> BulkResult:
         if row is None:
             raise DatasetError(f"dataset {dataset.name!r} has no edit number {id}", "Reload the list of edits.")
         current = _current(db)
-        for picture, version, caption in _replaced(db, id):
-            if current[picture].version != version:
-                conflicts.append(picture)
+        for each in _replacements(db, id):
+            now = current[each.picture]
+            if now.origin != each.after.origin:
+                conflicts.append(each.picture)
             else:
-                details = {"undoes": version, "restores": caption.version}
-                steps.append(_Step(picture, version, caption.text, caption.author, details))
+                details = {"undoes": now.version, "restores": each.before.origin}
+                steps.append(_Step(each.picture, now.version, each.before.text, each.before.author, details))
         return _write(db, f"Undo: {row['title']}", id, steps, conflicts)
 
 
@@ -124,18 +140,22 @@ def bulks(dataset: Dataset) -> list[Bulk]:
 
 def _current(db: sqlite3.Connection) -> dict[int, _Caption]:
     """The current caption of each picture that ever had one; of a group, SQLite reads the row of its max()."""
-    rows = db.execute("SELECT picture, max(version), text, author FROM captions GROUP BY picture")
-    return {picture: _Caption(version, text, author) for picture, version, text, author in rows}
+    rows = db.execute(f"SELECT picture, max(version), text, author, {_ORIGIN} FROM captions GROUP BY picture")
+    return {picture: _Caption(*caption) for picture, *caption in rows}
 
 
-def _replaced(db: sqlite3.Connection, id: int) -> list[tuple[int, int, _Caption]]:
-    """Of each caption in a bulk edit: its picture, the version written, and what was there before."""
-    rows = db.execute(
-        "SELECT b.picture, b.after, b.before, coalesce(c.text, ''), coalesce(c.author, '') FROM bulk_captions b "
-        "LEFT JOIN captions c ON c.picture = b.picture AND c.version = b.before WHERE b.bulk = ?",
-        (id,),
-    )
-    return [(picture, after, _Caption(before, text, author)) for picture, after, before, text, author in rows]
+def _replacements(db: sqlite3.Connection, id: int) -> list[_Replacement]:
+    """What a bulk edit did."""
+    versions = {
+        (picture, caption[0]): _Caption(*caption)
+        for picture, *caption in db.execute(
+            f"SELECT picture, version, text, author, {_ORIGIN} FROM bulk_captions JOIN captions USING (picture) "
+            "WHERE bulk = ? AND version IN (before, after)",
+            (id,),
+        )
+    }
+    rows = db.execute("SELECT picture, before, after FROM bulk_captions WHERE bulk = ?", (id,))
+    return [_Replacement(p, versions.get((p, before), _Caption()), versions[p, after]) for p, before, after in rows]
 
 
 def _write(

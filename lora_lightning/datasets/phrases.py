@@ -10,7 +10,7 @@ META = re.compile(
     rf"\b(?:this|the) {_PICTURE} (?:shows|depicts|features|displays|captures|contains|presents|portrays|showcases|is)\b"
     r"|\bthis (?:illustration|painting|artwork|drawing|scene|render) (?:shows|depicts|features|captures|is)\b"
     rf"|\bin (?:this|the) {_PICTURE}\b|\b(?:can be|is|are) seen in (?:this|the) {_PICTURE}\b"
-    r"|\byou are looking at\b|\bwe (?:can )?see\b|\bthe viewer(?:'s|\u2019s)? \b"
+    r"|\byou are looking at\b|\bwe (?:can )?see\b"
     rf"|^(?:sure|certainly|of course)[,!.]|^here(?:{_QUOTE}s| is) (?:a|an|the|your) |^(?:caption|description|prompt):",
     re.IGNORECASE,
 )
@@ -36,9 +36,9 @@ STYLE = re.compile(
     r"\b(?:style of|styli[sz]ed|(?:art|visual|artistic|painterly) style|aesthetic|artwork|illustrat(?:ion|ed)"
     r"|paint(?:ing|ed)|watercolou?r|oil on canvas|acrylic|gouache|drawing|drawn|sketch(?:ed)?|line ?art|engraving"
     r"|etching|lithograph|woodcut|pastel|charcoal|anime|manga|cartoon(?:ish)?|comic|pixel art|digital art|vector art"
-    r"|concept art|3d|cgi|render(?:ing|ed)?|photo(?:graph(?:y|ic)?|realis(?:m|tic))|cinematic|impressionis(?:m|t|tic)"
-    r"|expressionis(?:m|t|tic)|surreal(?:is[mt])?|minimalist|art nouveau|art deco|baroque|vintage|retro|brush ?strokes?"
-    r"|moody|masterpiece|mixed media|collage)\b",
+    r"|concept art|3d|cgi|render(?:ing|ed)?|photo(?:s|graph(?:s|y|ic)?|realis(?:m|tic))?|cinematic"
+    r"|impressionis(?:m|t|tic)|expressionis(?:m|t|tic)|surreal(?:is[mt])?|minimalist|art nouveau|art deco|baroque"
+    r"|vintage|retro|brush ?strokes?|moody|masterpiece|mixed media|collage)\b",
     re.IGNORECASE,
 )
 

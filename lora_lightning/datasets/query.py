@@ -121,7 +121,7 @@ def _tokens(text: str) -> list[_Token]:
     while position < end:
         match = _TERM.match(text, position)
         at = 1 + position + len(text[position:]) - len(text[position:].lstrip())
-        if match is None or (match["value"] is None and text.startswith('"', match.end())):
+        if match is None or (not match["bracket"] and not match["value"] and text.startswith('"', match.end())):
             _fail(at, 'its " is never closed', 'Add a " behind the text, or write \\" for the sign itself.')
         found.append(_token(match, at))
         position = match.end()

@@ -17,7 +17,7 @@ FEWEST_WORDS = 8
 
 
 def groups(captions: Sequence[str]) -> list[list[int]]:
-    """Places of captions with the same words; from eight words on, one may be another, missing or added.
+    """Places of captions with the same words; where one has eight or more, one word may be another or be missing.
 
     Stop words, order, repetition and punctuation do not count. Two sets of words that differ in one are equal
     after taking one word out of either or both: each caption is filed under its set, and under its set without each

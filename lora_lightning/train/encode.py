@@ -39,13 +39,13 @@ def encode_images(
     """Cache the latents of every picture at each of its buckets.
 
     Args:
-        examples: the pictures, whose files lie in `images`.
-        images: a folder.
+        examples: the pictures.
+        images: the folder that their files lie in.
         resolutions: wanted training resolutions, pixels.
         texts: the cached embedding of each caption.
-        family: encodes; `cache` keeps; `reporter` shows progress and may stop it.
-        cache: see family.
-        reporter: see family.
+        family: whose VAE encodes.
+        cache: where entries are kept.
+        reporter: of the run.
     """
     wanted = [
         (example, bucket) for example in examples for bucket in choose(example.width, example.height, resolutions)

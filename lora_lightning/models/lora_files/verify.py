@@ -18,8 +18,8 @@ def verify(pipeline: DiffusionPipeline, path: Path, dtype: torch.dtype) -> float
 
     Args:
         pipeline: around the transformer with the trained adapter.
-        path: the file; `dtype` is that of its weights.
-        dtype: see path.
+        path: the file.
+        dtype: of the file's weights; their rounding is what may differ.
 
     Returns:
         The largest relative error |delta W_saved - delta W_trained| / |delta W_trained| (Frobenius norms).
