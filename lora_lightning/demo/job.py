@@ -1,128 +1,102 @@
-"""`demo`: the whole workflow on real photographs, offline and on the CPU, with models built on the spot.
+"""`demo`: the whole workflow on the embedded sample, offline and on the CPU, with models that truly learn.
 
-The models have the real architectures (FLUX, LLaVA) and random weights, so the pictures are noise; what the demo
-proves is that every step works on this machine.
+flux-mini, captioner-mini and encoder-mini are small pretrained models of the real architectures; see README.md here.
 """
 
-import importlib.util
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from lora_lightning import plugins, recipe, steps
 from lora_lightning.datasets.importing import import_sources
 from lora_lightning.datasets.store import Dataset
-from lora_lightning.errors import InputError
+from lora_lightning.demo.sample import Sample, sample
 from lora_lightning.recipe import Recipe
 from lora_lightning.runs.job import reserve
-from lora_lightning.runs.reporter import Outcome
+from lora_lightning.runs.reporter import Outcome, duration
 from lora_lightning.workspace import Workspace
 
 Say = Callable[[str], None]
 
-PHOTOGRAPHS = (
-    "astronaut.png",
-    "brick.png",
-    "camera.png",
-    "chelsea.png",
-    "clock_motion.png",
-    "coffee.png",
-    "coins.png",
-    "grass.png",
-    "gravel.png",
-    "hubble_deep_field.jpg",
-    "moon.png",
-    "motorcycle_left.png",
-    "retina.jpg",
-    "rocket.jpg",
-)
-"""Real photographs that scikit-image ships."""
-
-TRIGGER = "DEMOSTYLE"
-DATASET = "demo"
+SHOWN = 5
+"""Held-out objects on the contact sheet."""
 
 
 def run(workspace: Workspace, say: Say) -> Outcome:
-    """Import, caption, train, generate and export; says what it makes.
-
-    Raises:
-        InputError: scikit-image, whose photographs are used, is not installed.
-    """
-    say("This demo uses random weights: captions are gibberish and pictures are noise.")
-    report = import_sources(workspace, DATASET, photographs())
-    say(f"imported {len(report.accepted)} photographs into dataset {DATASET!r}")
-    values = demo_recipe(workspace, _free_name(workspace))
-    made: dict[str, str | list[str]] = {"dataset": str(workspace.dataset(DATASET))}
+    """Import, caption, train, evaluate, generate and export; says what it makes and how long each part took."""
+    chosen = sample()
+    dataset = chosen.name
+    started = time.monotonic()
+    report = import_sources(workspace, dataset, [chosen.archive])
+    say(f"imported {len(report.accepted)} pictures into dataset {dataset!r} ({duration(time.monotonic() - started)})")
+    values = demo_recipe(chosen, free_name(workspace, "inkmoji"))
+    made: dict[str, str | list[str]] = {"dataset": str(workspace.dataset(dataset))}
     reports: dict[str, object] = {"import": report.as_dict()}
-    for verb in ("caption", "train", "generate"):
+    seconds: dict[str, float] = {}
+    for verb in ("caption", "train", "evaluate", "generate"):
         say(f"{verb} ...")
+        part = time.monotonic()
         taken = reserve(workspace, verb, values.name, values.to_yaml())
         outcome = steps.take(verb, values, workspace, taken)
-        made |= {"run": str(taken.path)} | outcome.made if verb == "train" else _under(verb, outcome)
+        seconds[verb] = round(time.monotonic() - part, 1)
+        made |= outcome.made if verb in ("train", "evaluate") else _pictures(verb, outcome)
         reports[verb] = outcome.report
+    made["run"] = str(workspace.run(values.name))
     exported = plugins.load("datasets/formats", "seed").export(
-        Dataset.open(workspace.dataset(DATASET)), workspace.home / "export" / values.name
+        Dataset.open(workspace.dataset(dataset)), workspace.home / "export" / values.name
     )
     made["files"] = [str(path.resolve()) for path in exported]
-    _summarise(made, reports, say)
+    reports["seconds"] = seconds
+    _summarise(made, reports, seconds, say)
     return Outcome(made, reports)
 
 
-def photographs() -> list[Path]:
-    """The demo's pictures.
-
-    Raises:
-        InputError: scikit-image is not installed.
-    """
-    found = importlib.util.find_spec("skimage")
-    if found is None or found.origin is None:
-        raise InputError("the demo's photographs come with scikit-image", "pip install -r requirements-dev.txt")
-    return [Path(found.origin).parent / "data" / name for name in PHOTOGRAPHS]
-
-
-def demo_recipe(workspace: Workspace, name: str) -> Recipe:
-    """The recipe of the demo on small random models, which are built when they are not there yet."""
-    from lora_lightning.demo.tiny import build_captioner, build_flux
-
-    folder = workspace.cache / "demo-models"
-    for model, build in (("flux", build_flux), ("captioner", build_captioner)):
-        if not (folder / model).is_dir():
-            build(folder / model)
-    size = {"width": 64, "height": 64, "steps": 4}
-    return recipe.parse(
-        {
-            "name": name,
-            "trigger": TRIGGER,
-            "model": {"base": str(folder / "flux")},
-            "dataset": {"name": DATASET, "resolutions": [64]},
-            "caption": {"captioner": str(folder / "captioner"), "max_tokens": 24},
-            "lora": {"rank": 8},
-            "train": {"steps": 200, "learning_rate": 1e-3, "optimizer": "adamw", "gradient_checkpointing": False}
-            | {"checkpoint_every": 100, "sample_every": 100},
-            "sample": {"prompts": [f"a photo of a cat, {TRIGGER}"]} | size,
-            "generate": {"prompts": [f"a rocket at night, {TRIGGER} <lora:{name}:1.0>", "a rocket at night"]} | size,
-        }
+def demo_recipe(chosen: Sample, name: str) -> Recipe:
+    """The recipe of the demo: `rehearsal` on a sample set, judged by objects that it does not hold."""
+    shown = chosen.held_out[:SHOWN]
+    prompts = [held_out.prompt for held_out in shown]
+    return recipe.load(
+        "rehearsal",
+        [
+            f"name={name}",
+            f"trigger={chosen.trigger}",
+            f"dataset.name={chosen.name}",
+            f"sample.prompts={[f'{chosen.trigger}, {prompts[0]}']}",
+            f"evaluate.prompts={prompts}",
+            f"evaluate.references={[str(held_out.truth) for held_out in shown]}",
+            f"generate.prompts={[f'{chosen.trigger}, {prompt} <lora:{name}:1>' for prompt in prompts[:2]]}",
+        ],
     )
 
 
-def _free_name(workspace: Workspace) -> str:
-    number, name = 1, "demo"
+def free_name(workspace: Workspace, base: str) -> str:
+    """`base`, or `base-2`, `base-3`, ... : the demo numbers itself."""
+    number, name = 1, base
     while workspace.run(name).exists() or (workspace.output / name).exists():
         number += 1
-        name = f"demo-{number}"
+        name = f"{base}-{number}"
     return name
 
 
-def _under(verb: str, outcome: Outcome) -> dict[str, str | list[str]]:
-    """The pictures of a step, which come beside those of training."""
+def _pictures(verb: str, outcome: Outcome) -> dict[str, str | list[str]]:
+    """The generated pictures, which come beside those of training."""
     return {"generated": outcome.made["images"]} if verb == "generate" else {}
 
 
-def _summarise(made: dict[str, str | list[str]], reports: dict[str, object], say: Say) -> None:
+def _summarise(
+    made: dict[str, str | list[str]], reports: dict[str, object], seconds: dict[str, float], say: Say
+) -> None:
     lora = Path(str(made["lora"]))
-    trained = reports["train"]
+    trained, judged = reports["train"], reports["evaluate"]
     assert isinstance(trained, dict)
+    assert isinstance(judged, dict)
     say(f"LoRA: {lora} ({lora.stat().st_size / 2**20:.2f} MiB), {trained['steps_per_second']:.1f} steps/s")
     for path in made["generated"]:
         say(f"picture: {path}")
-    say(f"sheet: {made.get('sheet', '')}")
+    for row in judged["measures"]:
+        value = "not measurable" if row["value"] is None else f"{row['value']:.2f}"
+        say(f"{row['name'].replace('_', ' ')}: {value} ({row['meaning']})")
+    shares = ", ".join(f"{verb} {part:.0f} s" for verb, part in seconds.items())
+    say(f"time: {shares}")
+    say(f"contact sheet: {made['sheet']}")
     say("Next: `make run` opens the dashboard on the same workspace.")

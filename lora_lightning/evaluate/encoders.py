@@ -1,6 +1,7 @@
 """Pictures and texts in one space, by any CLIP-style model that transformers' AutoModel opens."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,20 @@ from lora_lightning.models.hub import fetch
 
 BATCH = 32
 FILES = ["*.json", "*.txt", "*.safetensors"]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Pictures as unit vectors.
+
+    Attributes:
+        content_ND: in the space that texts share, which says what is shown.
+        look_ND: the mean over the tokens of the vision tower's middle layer, which says how it is drawn: on the demo's
+            ink set two halves of the style's direction agree there with a cosine of 0.96, in the shared space 0.22.
+    """
+
+    content_ND: Array
+    look_ND: Array
 
 
 class Encoder:
@@ -37,20 +52,29 @@ class Encoder:
             ) from None
         self._device = device
 
+    def pictures(self, pictures: Sequence[Image.Image]) -> Embedded:
+        """What RGB pictures show and how they look, N rows each."""
+        parts = [self._embed(pictures[start : start + BATCH]) for start in range(0, len(pictures), BATCH)]
+        return Embedded(
+            unit(np.concatenate([part.content_ND for part in parts])),
+            unit(np.concatenate([part.look_ND for part in parts])),
+        )
+
     @torch.no_grad()
-    def pictures(self, pictures: Sequence[Image.Image]) -> Array:
-        """Unit embeddings of RGB pictures, shape (N, D)."""
-        parts = []
-        for start in range(0, len(pictures), BATCH):
-            inputs = self._processor(images=list(pictures[start : start + BATCH]), return_tensors="pt")
-            parts.append(_features(self._model.get_image_features(inputs["pixel_values"].to(self._device))))
-        return unit(np.concatenate(parts))
+    def _embed(self, pictures: Sequence[Image.Image]) -> Embedded:
+        inputs = self._processor(images=list(pictures), return_tensors="pt")
+        pixels = inputs["pixel_values"].to(self._device)
+        hidden = self._model.vision_model(pixels, output_hidden_states=True).hidden_states
+        return Embedded(
+            _array(_features(self._model.get_image_features(pixels))),
+            _array(hidden[(len(hidden) - 1) // 2].mean(dim=1)),
+        )
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Array:
         """Unit embeddings of texts, shape (P, D)."""
         inputs = self._processor(text=list(texts), return_tensors="pt", padding=True, truncation=True)
-        return unit(_features(self._model.get_text_features(**inputs.to(self._device))))
+        return unit(_array(_features(self._model.get_text_features(**inputs.to(self._device)))))
 
 
 def resolve(encoder: str, base: str) -> Path:
@@ -67,7 +91,10 @@ def resolve(encoder: str, base: str) -> Path:
     return fetch(PUBLISHED.get(encoder, encoder), FILES)
 
 
-def _features(output: object) -> Array:
-    """Transformers 5 wraps the projected features in an output object; 4 returns the tensor."""
-    features = output if isinstance(output, torch.Tensor) else output.pooler_output  # type: ignore[attr-defined]
+def _features(output: object) -> torch.Tensor:
+    """The projected features; transformers 5 wraps them in an output object, 4 returned the tensor."""
+    return output if isinstance(output, torch.Tensor) else output.pooler_output  # type: ignore[attr-defined]
+
+
+def _array(features: torch.Tensor) -> Array:
     return np.asarray(features.float().cpu(), dtype=np.float64)

@@ -14,7 +14,7 @@ from lora_lightning.datasets.store import Dataset
 from lora_lightning.evaluate import measures
 from lora_lightning.evaluate.encoders import Encoder, resolve
 from lora_lightning.evaluate.grid import BASE, SUBJECTS, Cell, grid
-from lora_lightning.evaluate.measures import Array, Measure
+from lora_lightning.evaluate.measures import Measure, Style
 from lora_lightning.models.base import Family, TextEmbedding, open_family
 from lora_lightning.models.device import choose_device
 from lora_lightning.models.lora_files import diffusers as lora_file
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from lora_lightning.recipe import Recipe
 
 ADAPTER = "evaluated"
+TRAINING = -1
+"""The place of prompts that are captions of training pictures."""
+
+MOST_KNOWN = 12
+"""Training captions that the base draws, to learn the style's direction."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ def run(recipe: "Recipe", workspace: Workspace, reporter: Reporter) -> Outcome:
     settings = recipe.evaluate
     prompts = settings.prompts or SUBJECTS
     cells = grid(prompts, recipe.trigger, settings.weights, settings.seeds, settings.seed)
+    known = _known(Dataset.open(workspace.dataset(recipe.dataset.name)), recipe.trigger)
+    cells += [Cell(TRAINING, caption, False, BASE, settings.seed + i) for i, caption in enumerate(known)]
     shots = [
         Shot(cell.text, cell.seed, settings.width, settings.height, settings.steps, settings.guidance) for cell in cells
     ]
@@ -59,8 +66,8 @@ def run(recipe: "Recipe", workspace: Workspace, reporter: Reporter) -> Outcome:
     family.release()
     reporter.phase("measuring")
     encoder = Encoder(resolve(settings.encoder, recipe.model.base), device)
-    training = _training_pictures(Dataset.open(workspace.dataset(recipe.dataset.name)))
-    found = measure(encoder, prompts, drawn, training)
+    found = measure(encoder, prompts, drawn, list(known.values()))
+    drawn = [item for item in drawn if item.cell.prompt != TRAINING]
     sheet = _sheet(recipe.name, settings.weights, [Path(path) for path in settings.references], drawn, found)
     run_folder = reporter.run.path
     sheet_path = write_atomic(run_folder / "samples" / "sheet.png", lambda file: sheet.save(file, format="PNG"))
@@ -99,31 +106,39 @@ def measure(
 ) -> list[Measure]:
     """All measures of a grid; its greatest strength stands for the LoRA."""
     embedded = encoder.pictures([item.picture for item in drawn])
-    training_ND, texts_PD = encoder.pictures(training), encoder.texts(prompts)
-    top = max(item.cell.weight for item in drawn)
+    texts_PD = encoder.texts(prompts)
+    shown = [place for place, item in enumerate(drawn) if item.cell.prompt != TRAINING]
+    top = max(drawn[place].cell.weight for place in shown)
 
-    def of(weight: float, triggered: bool) -> Array:
-        chosen = [
-            place for place, item in enumerate(drawn) if (item.cell.weight, item.cell.triggered) == (weight, triggered)
-        ]
-        return embedded[chosen]
+    def of(weight: float, triggered: bool) -> list[int]:
+        wanted = (weight, triggered)
+        return [place for place in shown if (drawn[place].cell.weight, drawn[place].cell.triggered) == wanted]
 
-    right_N = np.array([item.cell.prompt for item in drawn if (item.cell.weight, item.cell.triggered) == (top, True)])
+    again = [place for place, item in enumerate(drawn) if item.cell.prompt == TRAINING]
+    content, look = embedded.content_ND, embedded.look_ND
+    style = Style.between(look[again], encoder.pictures(training).look_ND)
+    right_N = np.array([drawn[place].cell.prompt for place in of(top, True)])
     base, lora = of(BASE, True), of(top, True)
     found = [
-        measures.style_transfer(base, lora, training_ND),
-        measures.prompt_adherence(base, lora, texts_PD[right_N]),
-        measures.content_kept(base, lora, texts_PD, right_N),
+        measures.style_transfer(look[base], look[lora], style),
+        measures.prompt_adherence(content[base], content[lora], texts_PD[right_N]),
+        measures.content_kept(content[base], content[lora], texts_PD, right_N),
     ]
-    if any(not item.cell.triggered for item in drawn):
-        found.append(measures.trigger_response(base, lora, of(BASE, False), of(top, False), training_ND))
+    if bare := of(BASE, False):
+        found.append(measures.trigger_response(look[base], look[lora], look[bare], look[of(top, False)], style))
     return found
 
 
-def _training_pictures(dataset: Dataset, most: int = 64) -> list[Image.Image]:
-    pictures = dataset.pictures()
-    step = max(1, len(pictures) // most)
-    return [open_rgb(dataset.path(picture)) for picture in pictures[::step][:most]]
+def _known(dataset: Dataset, trigger: str) -> dict[str, Image.Image]:
+    """Training captions without the trigger, and their pictures: what the base is asked to draw again."""
+    pictures = [picture for picture in dataset.pictures() if picture.caption]
+    step = max(1, len(pictures) // MOST_KNOWN)
+    return {
+        picture.caption.replace(trigger, "").strip(" ,") if trigger else picture.caption: open_rgb(
+            dataset.path(picture)
+        )
+        for picture in pictures[::step][:MOST_KNOWN]
+    }
 
 
 def _sheet(
