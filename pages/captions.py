@@ -6,7 +6,7 @@ from lora_lightning import recipe
 from lora_lightning.datasets.store import Dataset
 from lora_lightning.runs import launch
 from lora_lightning.runs.folder import runs
-from lora_lightning.ui import cards, drafts, editor, form, monitor
+from lora_lightning.ui import bulk, cards, drafts, editor, filters, form, monitor
 from lora_lightning.workspace import Workspace
 
 workspace = Workspace.find()
@@ -53,4 +53,6 @@ for run in shown:
 if not bare and not busy:
     cards.next_step("Train on this dataset", to="train", icon=":material/bolt:", query={"dataset": chosen})
 
-editor.cards_of(workspace, dataset)
+view = filters.draw(workspace, pictures)
+bulk.panel(dataset, view)
+editor.cards_of(workspace, dataset, view)

@@ -5,7 +5,7 @@ from functools import partial
 import streamlit as st
 
 from lora_lightning.datasets.store import Dataset
-from lora_lightning.ui import cards, gallery, imports
+from lora_lightning.ui import cards, gallery, imports, triage
 from lora_lightning.workspace import Workspace
 
 workspace = Workspace.find()
@@ -38,10 +38,14 @@ with st.container(horizontal=True, vertical_alignment="center"):
         st.page_link(cards.page("captions"), label="Edit captions", query_params={"dataset": chosen})
 
 imports.statistics(dataset)
-browse, table, export = st.tabs(["Pictures", "Captions", "Export"], key="tab", on_change="rerun", bind="query-params")
+titles = ["Pictures", "Check pictures", "Captions", "Export"]
+browse, checked, table, export = st.tabs(titles, key="tab", on_change="rerun", bind="query-params")
 if browse.open:
     with browse:
         gallery.show(pictures, partial(gallery.of_picture, workspace, dataset), f"browse.{chosen}")
+if checked.open:
+    with checked:
+        triage.check(workspace, dataset, pictures)
 if table.open:
     with table:
         imports.matches(workspace, dataset, pictures)

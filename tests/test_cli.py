@@ -126,12 +126,25 @@ def test_a_wrong_recipe_takes_no_name_and_lists_everything(cli, photo_zip, mine)
     assert cli("runs")["report"]["runs"] == []
 
 
-@pytest.mark.parametrize("words", [("import", "x", "/absent"), ("import", "../x", "."), ("export", "x"), ("caption", "style"),
-                                   ("train", "nope"), ("runs", "stop", "nope"), ("runs", "dance"), ("publish", "style"),
-                                   ("export", "x", "--format", "sede", "--output", "y"), ("import", "x"), ("dance",),
-                                   ("train", "style", "--nope")])  # fmt: skip
+WRONG = """
+import x /absent
+import ../x .
+import x
+export x
+export x --format sede --output y
+caption style
+train nope
+train style --nope
+publish style
+runs stop nope
+runs dance
+dance
+"""
+
+
+@pytest.mark.parametrize("words", WRONG.split("\n")[1:-1])
 def test_wrong_words_exit_2_with_a_message_and_a_way_out(cli, words):
-    error = cli(*words, expect=2)["error"]
+    error = cli(*words.split(), expect=2)["error"]
     assert error["message"]
     assert error["hint"]
 

@@ -85,6 +85,11 @@ def picture(tile: Tile) -> None:
     st.html(f'<div class="ll-picture">{_figure(tile, words=False)}</div>')
 
 
+def square(tile: Tile) -> None:
+    """Draw one picture by itself as a square cell with its words."""
+    st.html(f'<div class="ll-grid">{_figure(tile)}</div>')
+
+
 def pager(count: int, key: str, per_page: int) -> int:
     """The page in view, from 1; the pager shows only when there is more than one."""
     pages = max(1, -(-count // per_page))

@@ -2,12 +2,47 @@
 
 import pytest
 
-from lora_lightning.ui.editor import matching
+from lora_lightning.datasets import editing, ledger
+from lora_lightning.datasets.store import Dataset
+from lora_lightning.ui import drafts, editor, filters
+from lora_lightning.ui.bulk import entries
+from lora_lightning.ui.filters import toggled
 
 
 def box(page, dataset, place):
     picture = dataset.pictures()[place]
     return page.text_area(key=f"caption.photographs.{picture.id}.{picture.version}")
+
+
+def shown(page) -> list[str]:
+    """The pictures whose captions are in view."""
+    return [each.label for each in page.text_area if each.key.startswith("caption.photographs.")]
+
+
+@pytest.fixture
+def captioned(dataset) -> Dataset:
+    """Captions with something to find: a loop, a watermark, a trigger in one of them, one beyond CLIP's tokens."""
+    astronaut, brick, camera = dataset.pictures()
+    dataset.write_caption(astronaut.id, "MYSTYLE, an astronaut. " + "The suit is orange and has many pockets. " * 9,
+                          author="captioner", details={"prompt": "Describe it."})  # fmt: skip
+    dataset.write_caption(brick.id, "A wall of red bricks. There is a watermark in the corner.", author="captioner")
+    dataset.write_caption(camera.id, "A man with a red scarf looks into a camera.", author="human")
+    return dataset
+
+
+@pytest.fixture
+def open_with(open_page):
+    """Open the captions with parts that are folded away at first."""
+
+    def opened(*parts: str, **query: str):
+        page = open_page("captions", dataset="photographs", **query)
+        for part in parts:
+            page.session_state[part] = True
+        page.run()
+        assert not page.exception, page.exception[0].message
+        return page
+
+    return opened
 
 
 def test_leaving_a_box_saves_a_version_by_a_person(open_page, dataset, texts):
@@ -42,16 +77,6 @@ def test_a_caption_that_changed_meanwhile_shows_both_texts(open_page, dataset, t
     assert "changed elsewhere" not in texts(page)
 
 
-def test_the_filter_and_the_search_narrow_the_cards(dataset):
-    pictures = dataset.pictures()
-    names = {
-        wanted: [each.name for each in matching(pictures, wanted, "")]
-        for wanted in ("Without caption", "By a person", "By a machine")
-    }
-    assert names == {"Without caption": ["camera.png"], "By a person": ["brick.png"], "By a machine": ["astronaut.png"]}
-    assert [each.name for each in matching(pictures, "All", "BRICKS")] == ["brick.png"]
-
-
 def test_the_start_button_counts_what_the_captioner_would_write(open_page, dataset, texts):
     page = open_page("captions", dataset="photographs")
     assert "Caption 1 picture" in texts(page)
@@ -69,3 +94,245 @@ def test_a_working_captioner_shows_its_progress_and_cannot_be_started_twice(open
 def test_when_all_are_captioned_training_is_next(open_page, dataset, texts):
     dataset.write_caption(dataset.pictures()[2].id, "a man with a camera", author="human")
     assert "Train on this dataset" in texts(open_page("captions", dataset="photographs"))
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("", ["astronaut.png", "brick.png", "camera.png"]),
+        ("RED", ["brick.png", "camera.png"]),
+        ("camera.png", ["camera.png"]),
+        ("author=human AND NOT caption:MYSTYLE", ["camera.png"]),
+        ("tokens>77", ["astronaut.png"]),
+        ("flagged:watermark OR flagged:loop", ["astronaut.png", "brick.png"]),
+        ("zebra", []),
+    ],
+)
+def test_the_find_box_filters_by_words_and_terms(open_page, captioned, query, names):
+    assert shown(open_page("captions", dataset="photographs", find=query)) == names
+
+
+def test_a_mistake_in_the_query_is_shown_with_its_position_and_lets_nothing_be_edited(open_with, captioned, texts):
+    page = open_with("bulk.new", find="caption:red AND")
+    assert "position 16" in texts(page)
+    assert "a term is missing here" in texts(page)
+    assert shown(page) == []
+    page.text_input(key="bulk.find.0").set_value("red").run()
+    assert page.button(key="bulk.apply").disabled
+
+
+def test_a_chip_filters_and_clicked_again_lets_go(open_page, captioned, texts):
+    page = open_page("captions", dataset="photographs")
+    chips = page.pills(key="captions.chips")
+    assert {"1 by a person", "2 by a machine"} < set(chips.options)
+    chips.select("flagged:watermark").run()
+    assert page.text_input(key="find").value == "flagged:watermark"
+    assert shown(page) == ["brick.png"]
+    assert "remove the sentence" in texts(page)
+    page.pills(key="captions.chips").unselect("flagged:watermark").run()
+    assert page.text_input(key="find").value == ""
+    assert len(shown(page)) == 3
+
+
+def test_a_chip_keeps_what_was_typed(open_page, captioned):
+    page = open_page("captions", dataset="photographs", find="red OR orange")
+    page.pills(key="captions.chips").select("author=human").run()
+    assert page.text_input(key="find").value == "(red OR orange) AND author=human"
+    assert shown(page) == ["camera.png"]
+
+
+@pytest.mark.parametrize(
+    ("text", "term", "now"),
+    [
+        ("", "empty", "empty"),
+        ("empty", "empty", ""),
+        ("red empty", "empty", "red"),
+        ("NOT empty", "empty", "NOT empty AND empty"),
+        ("tokens>", "flagged:loop", "flagged:loop"),
+        ("NOT (a OR b)", "NOT (a OR b)", ""),
+    ],
+)
+def test_a_click_puts_a_term_into_the_query_or_takes_it_out(text, term, now):
+    assert toggled(text, term) == now
+
+
+def test_a_word_filters_the_captions_that_have_it(open_with, captioned):
+    page = open_with("captions.words")
+    phrases = page.pills(key="captions.phrases")
+    assert "red 2" in phrases.options
+    phrases.select("word:red").run()
+    assert shown(page) == ["brick.png", "camera.png"]
+
+
+def test_a_trigger_word_is_checked_and_remembered(open_page, captioned):
+    page = open_page("captions", dataset="photographs")
+    assert not any("Trigger" in chip for chip in page.pills(key="captions.chips").options)
+    page.text_input(key="captions.trigger").set_value("MYSTYLE").run()
+    assert any("2 Trigger missing" in chip for chip in page.pills(key="captions.chips").options)
+    later = open_page("captions", dataset="photographs", find="flagged:no-trigger")
+    assert shown(later) == ["brick.png", "camera.png"]
+
+
+def test_tokens_are_counted_and_what_is_cut_is_shown_as_an_estimate(open_page, captioned, texts):
+    page = open_page("captions", dataset="photographs", find="astronaut.png")
+    said = texts(page)
+    assert "tokens CLIP 104/77 (estimate), T5 103/512 (estimate)" in said
+    assert "CLIP does not read: " in said
+    assert "T5 does not read" not in said
+    assert "Token counts are estimates" in said
+
+
+def test_the_model_s_own_tokenizer_counts_exactly(open_page, captioned, tiny_flux, texts):
+    page = open_page("captions", dataset="photographs", find="camera.png")
+    page.text_input(key="captions.model.base").set_value(str(tiny_flux)).run()
+    assert not page.exception
+    assert "tokens CLIP 36/77, T5 45/32" in texts(page)
+    assert "T5 does not read: nto a camera." in texts(page)
+    assert "estimate" not in texts(page)
+
+
+def test_captions_are_sorted_by_their_length(open_page, captioned):
+    page = open_page("captions", dataset="photographs")
+    page.selectbox(key="captions.order").set_value("Fewest tokens").run()
+    assert shown(page) == ["camera.png", "brick.png", "astronaut.png"]
+
+
+def test_a_bulk_edit_changes_what_is_in_view_and_is_taken_back_and_done_again(open_with, captioned, texts):
+    before = [picture.caption for picture in captioned.pictures()]
+    page = open_with("bulk.new", find="NOT name:camera*")
+    page.text_input(key="bulk.find.0").set_value("red").run()
+    page.text_input(key="bulk.replacement.0").set_value("crimson & gold").run()
+    assert "1 of the 2 captions in view would change" in texts(page)
+    preview = next(each.proto.body for each in page.get("html") if "<ins" in each.proto.body)
+    assert "crimson &amp; gold" in preview
+    assert "camera.png" not in preview
+    assert [picture.caption for picture in captioned.pictures()] == before
+    page.button(key="bulk.apply").click().run()
+    assert [picture.caption for picture in captioned.pictures()] == [
+        before[0], before[1].replace("red", "crimson & gold"), before[2],
+    ]  # fmt: skip
+    assert "1 caption changed" in texts(page)
+    edit = ledger.bulks(captioned)[0].id
+    page.button(key=f"bulk.undo.{edit}").click().run()
+    assert [picture.caption for picture in captioned.pictures()] == before
+    redo = page.button(key=f"bulk.undo.{edit}")
+    assert redo.label == "Redo"
+    redo.click().run()
+    assert "crimson" in captioned.pictures()[1].caption
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "text", "begins", "ends"),
+    [
+        ("Put first", "first", "photo of", "photo of A wall", "corner."),
+        ("Put last", "last", ", film grain", "A wall", "corner., film grain"),
+        ("Insert trigger", "trigger", "MYSTYLE", "MYSTYLE, A wall", "corner."),
+        ("Remove sentences", "sentence", "watermark", "A wall", "red bricks."),
+    ],
+)
+def test_every_kind_of_edit_does_what_it_says(open_with, captioned, kind, field, text, begins, ends):
+    page = open_with("bulk.new")
+    page.segmented_control(key="bulk.kind.0").set_value(kind).run()
+    page.text_input(key=f"bulk.{field}.0").set_value(text).run()
+    page.button(key="bulk.apply").click().run()
+    assert not page.exception
+    caption = captioned.pictures()[1].caption
+    assert caption.startswith(begins)
+    assert caption.endswith(ends)
+
+
+def test_a_caption_that_changes_after_the_preview_is_left_alone_and_named(open_with, captioned, texts):
+    page = open_with("bulk.new")
+    page.text_input(key="bulk.find.0").set_value("red").run()
+    camera = captioned.pictures()[2]
+    captioned.write_caption(camera.id, "a red rose", author="human")
+    page.button(key="bulk.apply").click().run()
+    assert captioned.pictures()[2].caption == "a red rose"
+    assert "1 caption changed, 1 conflict" in texts(page)
+    assert "camera.png" in texts(page)
+
+
+def test_undoing_leaves_what_was_typed_since(open_with, captioned, texts):
+    edit = editing.replace("red", "blue")
+    done = editing.apply(captioned, edit, editing.preview(captioned.pictures(), edit))
+    captioned.write_caption(captioned.pictures()[2].id, "typed since", author="human")
+    page = open_with()
+    page.button(key=f"bulk.undo.{done.id}").click().run()
+    assert [picture.caption[:11] for picture in captioned.pictures()[1:]] == ["A wall of r", "typed since"]
+    assert "1 conflict" in texts(page)
+
+
+def test_a_mistake_in_an_expression_is_shown_with_its_position(open_with, captioned, texts):
+    page = open_with("bulk.new")
+    page.toggle(key="bulk.regex.0").set_value(True)
+    page.text_input(key="bulk.find.0").set_value("re(d").run()
+    assert "position" in texts(page)
+    assert not page.exception
+
+
+def test_an_edit_that_was_undone_twice_stands_as_done(dataset):
+    edit = editing.prefix("photo of")
+    first = editing.apply(dataset, edit, editing.preview(dataset.pictures(), edit))
+    states = []
+    latest = first.id
+    for _ in range(3):
+        entry = entries(ledger.bulks(dataset))[0]
+        states.append((entry.undone, entry.latest.id == latest))
+        latest = ledger.undo(dataset, latest).id
+    assert states == [(False, True), (True, True), (False, True)]
+
+
+def test_history_tells_who_wrote_what_and_restores_it(open_with, captioned, texts):
+    picture = captioned.pictures()[0]
+    key = f"caption.photographs.{picture.id}.{picture.version}.history"
+    page = open_with(key)
+    assert "written by captioner" in texts(page)
+    assert "Describe it" in texts(page)
+    page.button(key=f"{key}.1").click().run()
+    now = captioned.pictures()[0]
+    assert (now.caption, now.author, now.version) == ("an astronaut in orange", "captioner", 3)
+
+
+def test_a_version_is_not_restored_over_a_newer_one(open_with, captioned, texts):
+    picture = captioned.pictures()[0]
+    key = f"caption.photographs.{picture.id}.{picture.version}.history"
+    page = open_with(key)
+    captioned.write_caption(picture.id, "newer", author="human")
+    page.button(key=f"{key}.1").click().run()
+    assert captioned.pictures()[0].caption == "newer"
+    assert "was changed in the meantime" in texts(page)
+
+
+def test_a_filter_that_leaves_fewer_pages_shows_what_it_found(open_page, captioned, monkeypatch):
+    monkeypatch.setattr(editor, "PER_PAGE", 1)
+    page = open_page("captions", dataset="photographs")
+    page.get("pagination")[0].set_value(3).run()
+    assert shown(page) == ["camera.png"]
+    page.text_input(key="find").set_value("NOT empty AND NOT camera").run()
+    assert shown(page) == ["astronaut.png"]
+    page.text_input(key="find").set_value("brick.png").run()
+    assert shown(page) == ["brick.png"]
+
+
+def test_very_many_captions_are_checked_when_asked(open_page, captioned, monkeypatch, texts):
+    monkeypatch.setattr(filters, "CHECKED_UNASKED", 2)
+    page = open_page("captions", dataset="photographs", find="flagged:watermark")
+    assert "run the caption checks first" in texts(page)
+    page.toggle(key="captions.checked").set_value(True).run()
+    assert shown(page) == ["brick.png"]
+
+
+def test_words_that_name_a_style_are_flagged_for_a_style_lora(open_page, captioned):
+    captioned.write_caption(captioned.pictures()[2].id, "An oil painting of a man.", author="human")
+    page = open_page("captions", dataset="photographs")
+    page.toggle(key="captions.style").set_value(True).run()
+    page.pills(key="captions.chips").select("flagged:style").run()
+    assert shown(page) == ["camera.png"]
+
+
+def test_trigger_and_model_begin_as_the_train_page_has_them(open_page, captioned, workspace):
+    drafts.save(workspace, "train", {"name": "x", "trigger": "MYSTYLE", "model": {"base": "schnell"}})
+    page = open_page("captions", dataset="photographs")
+    assert page.text_input(key="captions.trigger").value == "MYSTYLE"
+    assert page.text_input(key="captions.model.base").value == "schnell"
+    assert "captions" not in {path.stem for path in (workspace.home / "drafts").iterdir()}

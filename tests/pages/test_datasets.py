@@ -4,9 +4,13 @@ import io
 import json
 import zipfile
 
-from PIL import Image
+import pytest
+from PIL import Image, ImageFilter
 
+from lora_lightning.datasets.aside import set_aside
+from lora_lightning.datasets.importing import import_sources
 from lora_lightning.datasets.store import Dataset
+from lora_lightning.ui import triage
 
 
 def packed(photos, **extra: bytes) -> bytes:
@@ -105,3 +109,126 @@ def test_text_from_outside_stays_text(open_page, dataset):
     bodies = "".join(html.proto.body for html in page.get("html"))
     assert "<script>" not in bodies
     assert "&lt;script&gt;" in bodies
+
+
+@pytest.fixture
+def messy(workspace, photos, tmp_path) -> Dataset:
+    """Three photographs, a small copy of the first with the only caption, and the second out of focus."""
+    with Image.open(photos[0]) as astronaut:
+        astronaut.resize((300, 300)).save(tmp_path / "copy.jpg", quality=80)
+    with Image.open(photos[8]) as gravel:
+        gravel.rotate(90).filter(ImageFilter.GaussianBlur(3)).save(tmp_path / "blurred.png")
+    sources = [photos[0], photos[5], photos[8], tmp_path / "copy.jpg", tmp_path / "blurred.png"]
+    import_sources(workspace, "messy", sources)
+    made = Dataset.open(workspace.dataset("messy"))
+    made.write_caption(named(made, "copy.jpg").id, "an astronaut in orange", author="human")
+    return made
+
+
+def named(dataset, name):
+    return next(picture for picture in dataset.pictures(include_aside=True) if picture.name == name)
+
+
+@pytest.fixture
+def checked(open_page, messy):
+    """The tab after its button was clicked."""
+    page = open_page("datasets", dataset="messy", tab="Check pictures")
+    page.button(key="triage.check").click().run()
+    assert not page.exception, page.exception[0].message
+    return page
+
+
+def test_pictures_are_measured_only_when_asked(open_page, messy, texts):
+    page = open_page("datasets", dataset="messy", tab="Check pictures")
+    assert page.button(key="triage.check").label == "Check 5 pictures"
+    assert "Near duplicates" not in texts(page)
+
+
+def test_findings_come_by_kind_with_reason_and_suggestion(checked, texts):
+    titles = [each.value for each in checked.subheader]
+    assert titles[0] == "Near duplicates (1 group)"
+    assert {"Blurred (1)", "Too small (1)"} <= set(titles)
+    assert "Set it aside, unless the blur is meant" in texts(checked)
+    pictures = "".join(html.proto.body for html in checked.get("html"))
+    assert "blurred: sharpness" in pictures
+    assert "would be upscaled 1.7x for 512 pixels" in pictures
+    assert all(button.key != "triage.check" for button in checked.button)
+
+
+def test_another_resolution_is_judged_without_measuring_again(checked):
+    checked.selectbox(key="triage.resolution").set_value(1024).run()
+    assert any(title.value == "Too small (5)" for title in checked.subheader)
+
+
+def test_the_best_of_a_group_is_kept_and_the_rest_comes_back(checked, messy, texts):
+    best, copy = named(messy, "astronaut.png"), named(messy, "copy.jpg")
+    ticks = {box.key: box.value for box in checked.checkbox}
+    assert ticks == {
+        f"triage.tick.messy.{best.id}.True": False,
+        f"triage.tick.messy.{copy.id}.False": True,
+    }
+    checked.button(key=f"triage.aside.{best.id}").click().run()
+    assert copy.id not in [picture.id for picture in messy.pictures()]
+    assert "nearly the same as astronaut.png" in named(messy, "copy.jpg").aside
+    assert checked.metric[0].value == "4"
+    assert "Set aside (1)" in [each.value for each in checked.subheader]
+    assert messy.path(copy).is_file()
+    checked.button(key=f"triage.back.{copy.id}").click().run()
+    assert len(messy.pictures()) == 5
+    assert "Near duplicates (1 group)" in [each.value for each in checked.subheader]
+
+
+def test_nothing_is_set_aside_while_nothing_is_ticked(checked, messy):
+    best, copy = named(messy, "astronaut.png"), named(messy, "copy.jpg")
+    checked.checkbox(key=f"triage.tick.messy.{copy.id}.False").uncheck().run()
+    assert checked.button(key=f"triage.aside.{best.id}").disabled
+
+
+def test_the_better_caption_of_a_group_is_copied_to_the_best_picture(checked, messy):
+    best = named(messy, "astronaut.png")
+    button = checked.button(key=f"triage.copy.{best.id}")
+    assert button.label == "Copy the caption of copy.jpg to astronaut.png"
+    button.click().run()
+    kept = named(messy, "astronaut.png")
+    assert (kept.caption, kept.author) == ("an astronaut in orange", "human")
+
+
+def test_a_whole_kind_is_set_aside_and_brought_back_at_once(checked, messy, open_page):
+    checked.selectbox(key="triage.resolution").set_value(1024).run()
+    checked.button(key="triage.all.small").click().run()
+    assert not checked.exception
+    assert messy.pictures() == []
+    later = open_page("datasets", dataset="messy", tab="Check pictures")
+    later.button(key="triage.back.all").click().run()
+    assert len(messy.pictures()) == 5
+
+
+def test_a_large_set_is_measured_in_parts(open_page, messy, monkeypatch):
+    monkeypatch.setattr(triage, "AT_ONCE", 3)
+    page = open_page("datasets", dataset="messy", tab="Check pictures")
+    assert page.button(key="triage.check").label == "Check 3 of 5 pictures"
+    page.button(key="triage.check").click().run()
+    assert page.button(key="triage.check").label == "Check 2 pictures"
+
+
+def test_good_pictures_are_said_to_be_good(open_page, workspace, photos, texts):
+    import_sources(workspace, "good", [photos[0]])
+    page = open_page("datasets", dataset="good", tab="Check pictures")
+    page.button(key="triage.check").click().run()
+    assert "Nothing speaks against 1 picture" in texts(page)
+
+
+def test_a_picture_that_cannot_be_read_is_a_card(open_page, messy, texts):
+    messy.path(named(messy, "copy.jpg")).write_bytes(b"no picture")
+    page = open_page("datasets", dataset="messy", tab="Check pictures")
+    page.button(key="triage.check").click().run()
+    assert not page.exception
+    assert page.error
+    assert page.button(key="triage.check").label == "Check 5 pictures"
+
+
+def test_a_dataset_whose_pictures_are_all_set_aside_still_gives_them_back(open_page, dataset):
+    set_aside(dataset, {picture.id: "a test" for picture in dataset.pictures()})
+    page = open_page("datasets", dataset="photographs", tab="Check pictures")
+    page.button(key="triage.back.all").click().run()
+    assert len(dataset.pictures()) == 3
