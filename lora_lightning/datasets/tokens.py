@@ -82,8 +82,9 @@ class Meter:
         if self._tokenizer is None:
             words = list(re.finditer(r"\S+", text))
             return words[int(room / TOKENS_PER_WORD) - 1].end()
-        ends = [end for _, end in self._tokenizer.encode(text, add_special_tokens=False).offsets]
-        return int(ends[room - 1])
+        offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        # A token for the space before a word has the offsets of the word's first letter.
+        return int(min(offsets[room - 1][1], offsets[room][0]))
 
 
 @dataclass(frozen=True)

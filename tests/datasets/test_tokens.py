@@ -70,6 +70,11 @@ def test_the_cut_is_where_the_encoder_stops_reading(tiny_flux, reference, text):
         assert "".join(decoded.split()).lower() == "".join(reading.seen.split()).lower()
 
 
+def test_a_space_that_fits_does_not_pull_in_the_letter_behind_it(tiny_flux):
+    reading = meters(str(tiny_flux)).t5.read("1" * 29 + " 1")
+    assert (reading.tokens, reading.cut) == (33, "1")
+
+
 def test_limits_are_those_of_the_model(tiny_flux, tiny_schnell, tmp_path):
     assert (meters(str(tiny_flux)).clip.limit, meters(str(tiny_flux)).t5.limit) == (77, 32)  # its tokenizer says 32
     assert meters("black-forest-labs/FLUX.1-dev").t5.limit == T5_LIMIT

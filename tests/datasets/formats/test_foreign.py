@@ -6,7 +6,6 @@ import shutil
 
 import numpy as np
 import pytest
-from foreign_readers import READERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
@@ -17,6 +16,7 @@ from lora_lightning.datasets.importing import import_sources
 from lora_lightning.datasets.store import Dataset
 from lora_lightning.errors import DatasetError, InputError
 from lora_lightning.workspace import Workspace
+from tests.datasets.formats.foreign_readers import READERS
 
 FORMATS = list(READERS)
 CONFIGS = {
