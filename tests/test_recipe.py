@@ -56,6 +56,17 @@ def test_overrides_are_read_as_yaml_and_win():
     assert made.model.low_vram is True
 
 
+def test_a_rehearsal_keeps_data_and_learning_and_changes_what_a_small_model_cannot_do():
+    real = recipe.load("character", ["dataset.name=mine", "lora.rank=20", "train.batch_size=2"])
+    rehearsed = recipe.rehearsal(real)
+    assert rehearsed.name == "my-character-rehearsal"
+    assert (rehearsed.model.base, rehearsed.dataset.resolutions, rehearsed.train.steps) == ("flux-mini", (128,), 200)
+    for kept in ("trigger", "lora", "seed"):
+        assert getattr(rehearsed, kept) == getattr(real, kept)
+    assert rehearsed.dataset.name == "mine"
+    assert (rehearsed.train.learning_rate, rehearsed.train.batch_size) == (3e-4, 2)
+
+
 def test_a_recipe_is_frozen():
     made = recipe.parse({"name": "x"})
     with pytest.raises(ValidationError):
