@@ -115,6 +115,8 @@ def marks(judge: torch.nn.Module, pictures: torch.Tensor, scenes: list[Scene]) -
     for head, labels in wanted.items():
         right = (torch.cat([part[head] for part in logits]).argmax(1) == labels).float()
         shares[head] = round(float(right[counted[head]].mean() if head in counted else right.mean()), 4)
+        if head == "colour":
+            shares["colour, one-coloured"] = round(float(right[batch.background != 5].mean()), 4)
     return shares
 
 
