@@ -26,11 +26,6 @@ class Sample:
     held_out: tuple[HeldOut, ...]
 
 
-def names() -> list[str]:
-    """The sets there are."""
-    return list(_manifest())
-
-
 def sample(name: str = "ink-style") -> Sample:
     """One set."""
     entry = _manifest()[name]
