@@ -1,14 +1,11 @@
-"""Captions read from text and JSON files, each with the name of the picture it is meant for.
+"""Captions read from text files, each with the name of the picture it is meant for; `caption_rows` reads the others.
 
-Read: `{"captions": {"0001.png": "..."}}` or `{"0001.png": "..."}` in JSON; `0001.png: ...` lines; and a text file
-beside its picture (`0001.txt` or `0001.png.txt`). Limits: 16 MiB a file, 20,000 characters a caption.
+Read: `0001.png: ...` lines; and a text file beside its picture (`0001.txt`, `0001.png.txt` or `0001.caption`).
+Limits: 16 MiB a file, 20,000 characters a caption.
 """
 
 import codecs
-import json
 import re
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -31,11 +28,13 @@ class Claim:
         label: how the report calls it.
         path: of the picture it names, inside its source; the suffix may be missing.
         text: one line.
+        kind: "" for the caption, or which of the other captions of its picture it is: "short", "tags", ...
     """
 
     label: str
     path: str
     text: str
+    kind: str = ""
 
     def check(self) -> None:
         """Raise Unusable for a caption that says nothing, or far too much."""
@@ -54,7 +53,7 @@ def is_list(text: str) -> bool:
 def read_list(file: str, text: str) -> list[Claim]:
     """The captions of a text file in which each line names its picture."""
     matches = (_LINE.fullmatch(line.strip()) for line in text.splitlines())
-    return [_claim(file, match["name"], match["text"]) for match in matches if match]
+    return [listed(file, match["name"], match["text"]) for match in matches if match]
 
 
 def read_sidecar(file: str, text: str) -> Claim:
@@ -62,23 +61,15 @@ def read_sidecar(file: str, text: str) -> Claim:
     return Claim(file, str(PurePosixPath(file).with_suffix("")), one_line(text))
 
 
-def read_json(file: str, data: bytes, reject: Callable[[str, str], None]) -> list[Claim]:
-    """The captions of a JSON file; single ones that are no text go to `reject(label, reason)`.
+def listed(file: str, name: str, text: str, kind: str = "") -> Claim:
+    """A caption listed in `file`; the name is seen from the folder where that file lies."""
+    path = PurePosixPath(file).parent / name.strip().replace("\\", "/").lstrip("/")
+    return Claim(label(file, name), str(path), one_line(text), kind)
 
-    Raises:
-        Unusable: no JSON, a name twice, or no captions in it.
-    """
-    try:
-        value = json.loads(data, object_pairs_hook=_without_doubles)
-    except (ValueError, RecursionError) as error:
-        raise Unusable(f"not valid JSON ({clean(str(error))[:MAX_LABEL_CHARACTERS]})") from None
-    captions = value.get("captions", value) if isinstance(value, dict) else None
-    if not isinstance(captions, dict) or not any(isinstance(text, str) for text in captions.values()):
-        raise Unusable('no captions in it; expected {"captions": {"0001.png": "..."}}')
-    for name, text in captions.items():
-        if not isinstance(text, str):
-            reject(_label(file, name), "the caption is not a text")
-    return [_claim(file, name, text) for name, text in captions.items() if isinstance(text, str)]
+
+def label(file: str, name: str) -> str:
+    """How the report calls the caption that `file` lists under `name`."""
+    return f"{file}: {clean(name)[:MAX_LABEL_CHARACTERS]}"
 
 
 def decode_text(data: bytes) -> str:
@@ -93,21 +84,3 @@ def decode_text(data: bytes) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise Unusable("the text is not UTF-8; save it as UTF-8") from None
-
-
-def _claim(file: str, name: str, text: str) -> Claim:
-    """A caption listed in `file`; the name is seen from the folder where that file lies."""
-    path = PurePosixPath(file).parent / name.strip().replace("\\", "/").lstrip("/")
-    return Claim(_label(file, name), str(path), one_line(text))
-
-
-def _label(file: str, name: str) -> str:
-    return f"{file}: {clean(name)[:MAX_LABEL_CHARACTERS]}"
-
-
-def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        double = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"{double!r} appears twice")
-    return found

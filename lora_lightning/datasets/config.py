@@ -1,8 +1,19 @@
 """What a recipe says about its dataset."""
 
-from pydantic import Field, field_validator
+from typing import Literal
 
-from lora_lightning.settings import Settings
+from pydantic import Field, ValidationInfo, field_validator
+
+from lora_lightning.datasets.crops import Augment
+from lora_lightning.settings import Only, Settings
+
+ONLY = {
+    "crop_zoom": Only("crops", lambda crops: crops > 1, "crops above 1"),
+    "keep_tags": Only("shuffle_tags", lambda orders: orders > 0, "shuffle_tags above 0"),
+    "mask_floor": Only("masks", lambda masks: masks != "none", "masks=alpha or masks=folder"),
+    "regularisation_repeats": Only("regularisation", bool, "a regularisation dataset"),
+    "regularisation_weight": Only("regularisation", bool, "a regularisation dataset"),
+}
 
 
 class DatasetConfig(Settings):
@@ -12,8 +23,98 @@ class DatasetConfig(Settings):
     resolutions: tuple[int, ...] = Field(
         (512, 768, 1024),
         title="Resolutions",
-        description="Training resolutions in pixels, multiples of 16; a picture is never enlarged to reach one.",
+        description="Sides in pixels, multiples of 16; a picture trains at each that it is large enough for.",
     )
+    enlarge: bool = Field(
+        False,
+        title="Enlarge small pictures",
+        description="Train every picture at every resolution, blurred if need be.",
+    )
+    validation_share: float = Field(
+        0.0,
+        title="Held out",
+        description="Share of the pictures, at least two, that training never sees and is judged by; 0.15 is usual.",
+        ge=0,
+        le=0.5,
+    )
+    repeats: int = Field(1, title="Repeats", description="How often each picture comes in an epoch.", ge=1, le=1000)
+    flip: bool = Field(
+        False,
+        title="Mirror",
+        description="Show a picture mirrored half of the time; not with text or faces to be learned.",
+    )
+    crops: int = Field(
+        1, title="Crops", description="Different cuts of each picture, cached beside the plain one.", ge=1, le=16
+    )
+    crop_zoom: float = Field(
+        1.25,
+        title="Crop zoom",
+        description="The further crops show a picture up to so many times larger, never beyond its own pixels.",
+        ge=1,
+        le=4,
+    )
+    caption_dropout: float = Field(
+        0.0,
+        title="Caption dropout",
+        description="Share of the steps that see the empty caption instead; 0.05 to 0.1 is usual.",
+        ge=0,
+        le=1,
+    )
+    shuffle_tags: int = Field(
+        0,
+        title="Tag orders",
+        description="Further orders of a caption's comma-separated tags, each cached (4 MB for FLUX); sentences stay.",
+        ge=0,
+        le=64,
+    )
+    keep_tags: int = Field(
+        1, title="Tags kept first", description="So many tags stay in front when the others are shuffled.", ge=0, le=64
+    )
+    all_captions: bool = Field(
+        False, title="All captions", description="Draw among a picture's caption, its short one and its tags."
+    )
+    masks: Literal["none", "alpha", "folder"] = Field(
+        "none",
+        title="Masks",
+        description="Learn only what a mask shows: the picture's own transparency, or white in DATASET/masks/NAME.png.",
+    )
+    mask_floor: float = Field(
+        0.0, title="Mask floor", description="How much of the loss counts where the mask is black.", ge=0, le=1
+    )
+    references: bool = Field(
+        False,
+        title="References",
+        description="Learn an edit (Kontext, FLUX.2): each picture is what becomes of DATASET/references/NAME.png.",
+    )
+    regularisation: str = Field(
+        "",
+        title="Regularisation dataset",
+        description="Pictures of the class without the trigger, by name: what must not be forgotten.",
+    )
+    regularisation_repeats: int = Field(
+        1, title="Regularisation repeats", description="How often each of them comes in an epoch.", ge=1, le=1000
+    )
+    regularisation_weight: float = Field(
+        1.0, title="Regularisation weight", description="Of their loss, against 1 of the dataset's.", ge=0, le=10
+    )
+    workers: int = Field(
+        0,
+        title="Loader processes",
+        description="They read batches ahead; 0 reads in the training process.",
+        ge=0,
+        le=16,
+    )
+
+    @property
+    def augment(self) -> Augment:
+        """Which views of a picture are trained on."""
+        return Augment(self.crops, self.crop_zoom, self.flip, self.enlarge)
+
+    @field_validator(*ONLY)
+    @classmethod
+    def _is_read(cls, value: object, info: ValidationInfo) -> object:
+        ONLY[str(info.field_name)].check(cls, value, info)
+        return value
 
     @field_validator("resolutions")
     @classmethod

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO
 
+from lora_lightning.datasets.images import HEIC
+
 MAX_ENTRIES = 20_000
 MAX_FILE_BYTES = 512 * 2**20
 MAX_RATIO = 200
@@ -23,7 +25,9 @@ _PICTURE_HEADS = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF87a", b"GIF89a"),
     *(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),  # TIFF and BigTIFF in both byte orders
 )
-_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis")
+_AVIF_BRANDS = (b"avif", b"avis")
+_EITHER_BRANDS = (b"mif1", b"msf1")
 
 
 class Unusable(Exception):
@@ -103,8 +107,10 @@ def check_head(head: bytes) -> None:
         return
     if not head:
         raise Unusable("empty file")
-    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
-        raise Unusable("HEIC and AVIF are not read; convert it to JPEG or PNG")
+    if head[4:8] == b"ftyp" and head[8:12] in (*_HEIC_BRANDS, *_AVIF_BRANDS, *_EITHER_BRANDS):
+        if head[8:12] in _HEIC_BRANDS and not HEIC:
+            raise Unusable("HEIC needs the package pi-heif: pip install pi-heif, or convert it to JPEG")
+        return
     if head.startswith((b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!")):
         raise Unusable("an archive inside; take it out and import it by itself")
-    raise Unusable("not a picture: neither JPEG, PNG, WebP, BMP, TIFF nor GIF by its content")
+    raise Unusable("not a picture: neither JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF nor HEIC by its content")

@@ -39,77 +39,99 @@ def select(
     Raises:
         InputError: the query names a check that is not in `flags`.
     """
-    mask_N = _Columns(pictures, meters, flags).mask(query)
-    return [picture for picture, kept in zip(pictures, mask_N.tolist(), strict=True) if kept]
+    return Columns(pictures, meters).select(query, flags)
 
 
 def arrange(pictures: Sequence[Picture], field: str, meters: Meters, *, descending: bool = False) -> list[Picture]:
     """The pictures by a number field, equal ones in their order."""
-    values_N = _Columns(pictures, meters, {}).numbers(field)
+    values_N = Columns(pictures, meters).numbers(field)
     order_N = np.argsort(-values_N if descending else values_N, kind="stable")
     return [pictures[place] for place in order_N.tolist()]
 
 
-class _Columns:
-    """The fields of all pictures, each made when a term asks for it."""
+class Columns:
+    """The fields of all pictures, each made when a term first asks for it, and kept for the next query.
 
-    def __init__(self, pictures: Sequence[Picture], meters: Meters, flags: Mapping[str, Collection[int]]) -> None:
-        self._pictures, self._meters, self._flags = pictures, meters, flags
+    Args:
+        pictures: to choose from.
+        meters: of the base model, for `t5` (or `tokens`) and `clip`.
+    """
+
+    def __init__(self, pictures: Sequence[Picture], meters: Meters) -> None:
+        self.pictures, self._meters = pictures, meters
         self._texts: dict[str, list[str]] = {}
+        self._numbers: dict[str, npt.NDArray[np.float64]] = {}
 
-    def mask(self, query: Query) -> Mask:
+    def select(self, query: Query, flags: Mapping[str, Collection[int]]) -> list[Picture]:
+        """The pictures that a query lets through, as `select` gives them."""
+        return [picture for picture, kept in zip(self.pictures, self.mask(query, flags).tolist(), strict=True) if kept]
+
+    def mask(self, query: Query, flags: Mapping[str, Collection[int]]) -> Mask:
         """Which pictures the query lets through."""
         match query:
             case Text("word", ":", pattern):
                 found = finder(_plain(pattern))
-                return np.array([found(picture.caption) for picture in self._pictures], bool)
+                return np.array([found(text) for text in self._column("lower")], bool)
             case Text(field, op, pattern):
                 matches = _matcher(op, pattern)
                 return np.array([matches(text) for text in self._column(field)], bool)
             case Number(field, op, value):
                 return _COMPARISONS[op](self.numbers(field), value)
             case Flag("empty"):
-                return np.array([not picture.caption for picture in self._pictures], bool)
+                return _COMPARISONS["="](self.numbers("chars"), 0)
             case Flag(_, check):
-                ids = self._flagged(check)
-                return np.array([picture.id in ids for picture in self._pictures], bool)
+                ids = _flagged(check, flags)
+                return np.array([picture.id in ids for picture in self.pictures], bool)
             case Not(part):
-                return ~self.mask(part)
+                return ~self.mask(part, flags)
             case And(parts):
-                return reduce(operator.and_, map(self.mask, parts), np.ones(len(self._pictures), bool))
+                masks = (self.mask(part, flags) for part in parts)
+                return reduce(operator.and_, masks, np.ones(len(self.pictures), bool))
             case Or(parts):
-                return reduce(operator.or_, map(self.mask, parts))
+                return reduce(operator.or_, (self.mask(part, flags) for part in parts))
 
     def numbers(self, field: str) -> npt.NDArray[np.float64]:
         """A number field of every picture."""
-        captions = [picture.caption for picture in self._pictures]
+        if field not in self._numbers:
+            self._numbers[field] = np.array(self._values(field), float)
+        return self._numbers[field]
+
+    def _values(self, field: str) -> Sequence[float]:
+        captions = [picture.caption for picture in self.pictures]
         match field:
             case "tokens" | "t5":
-                values: list[float] = [*self._meters.t5.counts(captions)]
+                return self._meters.t5.counts(captions)
             case "clip":
-                values = [*self._meters.clip.counts(captions)]
+                return self._meters.clip.counts(captions)
             case "words":
-                values = [len(caption.split()) for caption in captions]
+                return [len(caption.split()) for caption in captions]
             case "chars":
-                values = [len(caption) for caption in captions]
+                return [len(caption) for caption in captions]
             case "aspect":
-                values = [picture.width / picture.height for picture in self._pictures]
-            case _:
-                values = [getattr(picture, field) for picture in self._pictures]
-        return np.array(values, float)
+                return [picture.width / picture.height for picture in self.pictures]
+        return [getattr(picture, field) for picture in self.pictures]
 
     def _column(self, field: str) -> list[str]:
         if field not in self._texts:
-            source = {"word": "caption"}.get(field, field)
-            texts = (f"{p.caption}\n{p.name}" if field == ANYWHERE else getattr(p, source) for p in self._pictures)
-            self._texts[field] = [text.casefold() for text in texts]
+            self._texts[field] = _lowered(field, self.pictures)
         return self._texts[field]
 
-    def _flagged(self, check: str) -> set[int]:
-        if check and check not in self._flags:
-            known = ", ".join(self._flags) or "none yet: run the caption checks first"
-            raise InputError(f"there is no check {check!r}", f"The checks are {known}.")
-        return {id for name, ids in self._flags.items() if check in ("", name) for id in ids}
+
+def _lowered(field: str, pictures: Sequence[Picture]) -> list[str]:
+    """A text field of every picture without its capitals."""
+    if field == "lower":  # as `finder` wants captions
+        return [picture.caption.lower() for picture in pictures]
+    if field == ANYWHERE:
+        return [f"{picture.caption}\n{picture.name}".casefold() for picture in pictures]
+    source = {"word": "caption"}.get(field, field)
+    return [getattr(picture, source).casefold() for picture in pictures]
+
+
+def _flagged(check: str, flags: Mapping[str, Collection[int]]) -> set[int]:
+    if check and check not in flags:
+        known = ", ".join(flags) or "none yet: run the caption checks first"
+        raise InputError(f"there is no check {check!r}", f"The checks are {known}.")
+    return {id for name, ids in flags.items() if check in ("", name) for id in ids}
 
 
 def _matcher(op: str, pattern: str) -> Callable[[str], bool]:

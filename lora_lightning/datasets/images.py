@@ -1,23 +1,36 @@
 """Reading a picture the one right way: upright, opaque, 8-bit sRGB. Nothing that is changed here is ever stored.
 
-Limits: 64 million pixels; JPEG, PNG, WebP, BMP, TIFF and GIF, told apart by content and never by name.
+Limits: 64 million pixels; JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF and (with the package pi-heif) HEIC, told apart by
+content and never by name. The one thing that a file's name tells is a background chosen at its import:
+`000001.3fa9c2d1.on-808080.png` is laid on gray.
 """
 
-import io
+import re
 import threading
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError, features
 
-from lora_lightning.datasets.names import clean
+from lora_lightning.datasets.colour import WHITE, Unreadable, to_rgb
 from lora_lightning.errors import DatasetError
 from lora_lightning.runs.files import write_atomic
 
+try:
+    # Decodes only: pillow-heif would bring encoders under the GPL.
+    import pi_heif  # type: ignore[import-not-found,import-untyped,unused-ignore]
+except ImportError:
+    HEIC = False
+else:
+    HEIC = True
+    pi_heif.register_heif_opener()
+
 SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tiff", "GIF": "gif"}
+SUFFIXES |= {"AVIF": "avif"} if features.check("avif") else {}
+SUFFIXES |= {"HEIF": "heic"} if HEIC else {}
+_BACKGROUND = re.compile(r"\.on-([0-9a-f]{6})\.[a-z]+$")
 MAX_PIXELS = 64_000_000
 MAX_THUMBNAIL_SIDE = 2048
 LARGE_PIXELS = 25_000_000
@@ -31,16 +44,9 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SRGB = ImageCms.createProfile("sRGB")
-_PROFILE_MODES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-_PROFILE_FITS = {"RGB": ("1", "L", "RGB"), "L": ("1", "L"), "CMYK": ("CMYK",)}
 
 # Pillow warns from 89 million pixels and decodes on; its documentation advises to make that an error.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
-
-
-class Unreadable(ValueError):
-    """Why a file cannot be used as a picture, in words for a person."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Decoded:
 
     Attributes:
         image: 8-bit RGB.
-        format: "JPEG", "PNG", "WEBP", "BMP", "TIFF" or "GIF".
+        format: a key of `SUFFIXES`.
         changes: in which ways the pixels differ from what the bytes hold.
     """
 
@@ -59,7 +65,7 @@ class Decoded:
 
 
 def open_rgb(path: Path) -> Image.Image:
-    """The picture as 8-bit sRGB: upright, alpha on white, 16-bit scaled, first frame.
+    """The picture as 8-bit sRGB: upright, alpha on its background, 16-bit scaled, first frame.
 
     Raises:
         DatasetError: it cannot be read; the message says why.
@@ -74,11 +80,23 @@ def read(path: Path, at_least: int | None = None) -> Decoded:
         DatasetError: it is gone or cannot be read; the message names it and says why.
     """
     try:
-        return decode(path, at_least)
+        return decode(path, at_least, background_of(path.name))
     except FileNotFoundError:
         raise DatasetError(f"picture {path} is gone", "Import it again.") from None
     except Unreadable as error:
         raise DatasetError(f"picture {path} cannot be read: {error}", "Replace it or take it out.") from None
+
+
+def stored_name(id: int, sha256: str, decoded_format: str, on: str = WHITE) -> str:
+    """The name of a picture's file inside images/, with the colour behind what is transparent unless it is white."""
+    tag = "" if on == WHITE else f".on-{on[1:]}"
+    return f"{id:06d}.{sha256[:8]}{tag}.{SUFFIXES[decoded_format]}"
+
+
+def background_of(file: str) -> str:
+    """The colour that `stored_name` put into the name of a file."""
+    found = _BACKGROUND.search(file)
+    return f"#{found[1]}" if found else WHITE
 
 
 def thumbnail(dataset_folder: Path, file: str, side: int = 384) -> Path:
@@ -104,25 +122,26 @@ def thumbnail(dataset_folder: Path, file: str, side: int = 384) -> Path:
     return write_atomic(cached, lambda target: image.save(target, "WEBP", quality=80))
 
 
-def decode(path: Path, at_least: int | None = None) -> Decoded:
+def decode(path: Path, at_least: int | None = None, on: str = WHITE) -> Decoded:
     """Decode a picture completely.
 
     Args:
         path: of the file; its name plays no part.
         at_least: pixels that a side needs; a JPEG is then decoded smaller, which is faster.
+        on: the colour behind what is transparent, `#rrggbb`.
 
     Raises:
         Unreadable: it is no picture, damaged, cut off or too large.
     """
     try:
         with Image.open(path, formats=list(SUFFIXES)) as image:
-            return _decode(image, at_least)
+            return _decode(image, at_least, on)
     except (Unreadable, FileNotFoundError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise Unreadable(f"it has more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
-        raise Unreadable("it is damaged, or not JPEG, PNG, WebP, BMP, TIFF or GIF") from None
+        raise Unreadable("it is damaged, or not of a format that is read") from None
     except Exception as error:  # a decoder that meets hostile bytes may raise anything
         raise Unreadable(f"it is damaged ({str(error).strip() or type(error).__name__})") from error
 
@@ -140,7 +159,7 @@ def verify_png(path: Path) -> None:
         raise Unreadable(f"it is damaged ({error})") from error
 
 
-def _decode(image: ImageFile.ImageFile, at_least: int | None) -> Decoded:
+def _decode(image: ImageFile.ImageFile, at_least: int | None, on: str) -> Decoded:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise Unreadable(f"{width} x {height} is more than {MAX_PIXELS:,} pixels")
@@ -156,7 +175,7 @@ def _decode(image: ImageFile.ImageFile, at_least: int | None) -> Decoded:
         image.draft(None, (at_least, at_least))
     with _ONE_LARGE if width * height > LARGE_PIXELS else nullcontext():
         image.load()
-        rgb = _to_rgb(image, changes)
+        rgb = to_rgb(image, changes, on)
         if orientation in _UPRIGHT and format != "TIFF":  # Pillow has turned a TIFF already
             rgb = rgb.transpose(_UPRIGHT[orientation])
     rgb.info.clear()  # Pillow would save the original's colour profile with pixels that are sRGB now
@@ -173,70 +192,3 @@ def _orientation(image: Image.Image) -> int:
 def _has_16_bits(image: ImageFile.ImageFile, format: str) -> bool:
     """Whether the file keeps 16 bits a channel: Pillow reads colour as its high bytes, and gray as `I;16`."""
     return format in ("PNG", "TIFF") and any(";16" in str(tile.args) for tile in image.tile)
-
-
-def _to_rgb(image: Image.Image, changes: list[str]) -> Image.Image:
-    """8-bit sRGB on white; says in `changes` what was done."""
-    profile = image.info.get("icc_profile")
-    alpha, colour = _split(image)
-    if profile:
-        colour = _to_srgb(colour, profile, changes)
-    if colour.mode == "CMYK":
-        changes.append("CMYK converted to RGB")
-    if alpha is None or alpha.getextrema() == (255, 255):
-        return colour.convert("RGB")
-    changes.append("transparency laid on white")
-    white = Image.new("RGB", colour.size, "white")
-    white.paste(colour, mask=alpha)  # in RGB, whatever the mode of the colour
-    return white
-
-
-def _split(image: Image.Image) -> tuple[Image.Image | None, Image.Image]:
-    """Alpha (L, or None) and colour (8 bits a channel) of a loaded picture."""
-    if image.mode.startswith("I;16"):
-        return _split_gray16(image)
-    if image.mode == "F":
-        return None, _from_float(image)
-    if image.mode == "I":
-        raise Unreadable("32-bit whole numbers have no agreed white; save it with 8 or 16 bits")
-    if not image.has_transparency_data:
-        return None, image.convert("RGB") if image.mode == "P" else image
-    key = image.info.get("transparency")
-    if isinstance(key, tuple) and max(key) > 255:
-        image.info["transparency"] = tuple(value >> 8 for value in key)  # a 16-bit key for what is now 8 bits
-    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
-    return rgba.getchannel("A"), rgba.convert("RGB")
-
-
-def _split_gray16(image: Image.Image) -> tuple[Image.Image | None, Image.Image]:
-    """Scale 16-bit gray by 255 / 65535; Pillow's own conversion would clip nearly all of it to white."""
-    values_HW = np.asarray(image).astype(np.uint32)
-    gray_HW = ((values_HW * 255 + 32767) // 65535).astype(np.uint8)
-    if image.format == "TIFF" and getattr(image, "tag_v2", {}).get(262) == 0:  # PhotometricInterpretation: 0 is white
-        gray_HW = 255 - gray_HW
-    key = image.info.get("transparency")
-    alpha = None if key is None else Image.fromarray(np.where(values_HW == key, 0, 255).astype(np.uint8))
-    return alpha, Image.fromarray(gray_HW)
-
-
-def _from_float(image: Image.Image) -> Image.Image:
-    values_HW = np.asarray(image)
-    if not (np.isfinite(values_HW).all() and values_HW.min() >= 0 and values_HW.max() <= 1):
-        raise Unreadable("its floating-point values are not all between 0 and 1")
-    return Image.fromarray((values_HW * 255 + 0.5).astype(np.uint8))
-
-
-def _to_srgb(image: Image.Image, profile_bytes: bytes, changes: list[str]) -> Image.Image:
-    """Apply an embedded ICC profile, unless it says sRGB or is meant for another kind of colour."""
-    try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(profile_bytes))
-        name = ImageCms.getProfileDescription(profile).strip()
-        mode = _PROFILE_MODES.get(profile.profile.xcolor_space, "")
-        if image.mode not in _PROFILE_FITS.get(mode, ()) or ("sRGB" in name and "linear" not in name.lower()):
-            return image
-        converted = ImageCms.profileToProfile(image.convert(mode), profile, _SRGB, outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        changes.append("its colour profile is damaged and was left out")
-        return image
-    changes.append(f"colours converted to sRGB from {clean(name) or 'its profile'}")
-    return converted or image

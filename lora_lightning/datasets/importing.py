@@ -13,7 +13,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_lightning.datasets.captions import Claim, decode_text, is_list, read_json, read_list, read_sidecar
+from lora_lightning.datasets import alternates, colour
+from lora_lightning.datasets.caption_rows import read_json, read_lines, read_table
+from lora_lightning.datasets.captions import Claim, decode_text, is_list, read_list, read_sidecar
 from lora_lightning.datasets.entries import Unusable
 from lora_lightning.datasets.intake import Arrival, Intake, Text, nothing_usable
 from lora_lightning.datasets.matching import Names
@@ -27,26 +29,31 @@ from lora_lightning.workspace import Workspace
 __all__ = ["FileNote", "ImportReport", "import_sources"]
 
 
-def import_sources(workspace: Workspace, name: str, sources: Sequence[Path]) -> ImportReport:
+def import_sources(
+    workspace: Workspace, name: str, sources: Sequence[Path], background: str = colour.WHITE
+) -> ImportReport:
     """Add pictures and captions to a dataset, which is made when it does not exist.
 
     Args:
         workspace: where the dataset lives.
         name: of the dataset.
-        sources: ZIPs, folders, pictures, captions in .json or .txt, in any mixture.
+        sources: ZIPs, folders, pictures, captions in text, JSON, JSON lines or CSV, in any mixture.
+        background: the colour behind transparent pictures, such as `gray` or `#808080`.
 
     Raises:
         NameProblem: the name cannot be used.
+        InputError: the background is no colour.
         DatasetError: a source is missing, broken, encrypted, too large, or holds nothing that can be used.
         DiskFull: no space left; the dataset is as it was.
     """
     staging = Staging(workspace, name)
     report = ImportReport()
+    on = colour.background(background)
     with ExitStack() as stack:
         opened = open_sources(sources, stack)
         stack.enter_context(staging.opened())
         dataset = staging.dataset()
-        intake = Intake(dataset, staging, report)
+        intake = Intake(dataset, staging, report, on)
         intake.collect(opened)
         if not intake.arrivals and (dataset.next_id() == 1 or not (intake.found or intake.texts)):
             others = f" and {len(opened) - 1} more" if len(opened) > 1 else ""
@@ -55,6 +62,9 @@ def import_sources(workspace: Workspace, name: str, sources: Sequence[Path]) -> 
         _commit(dataset, intake.arrivals, captions, report)
         staging.publish(dataset)
     return report
+
+
+_READERS = {".json": read_json, ".jsonl": read_lines, ".csv": read_table}
 
 
 @dataclass(frozen=True)
@@ -85,8 +95,8 @@ def _claims(intake: Intake, report: ImportReport) -> list[_Ranked]:
 def _read(text: Text, names: Names, report: ImportReport) -> list[Claim]:
     """The captions of one file: a text is a list when its lines name pictures and no picture lies beside it."""
     file = text.entry.path
-    if text.entry.suffix == ".json":
-        return read_json(file, text.data, report.reject)
+    if reader := _READERS.get(text.entry.suffix):
+        return reader(file, text.data, report.reject)
     content = decode_text(text.data)
     sidecar = read_sidecar(file, content)
     if is_list(content) and not names.beside(text.source.scope, sidecar.path):
@@ -94,9 +104,9 @@ def _read(text: Text, names: Names, report: ImportReport) -> list[Claim]:
     return [sidecar]
 
 
-def _match(ranked: Sequence[_Ranked], names: Names, report: ImportReport) -> dict[int, Claim]:
-    """One caption a picture, by picture number; the others are reported."""
-    found: dict[int, Claim] = {}
+def _match(ranked: Sequence[_Ranked], names: Names, report: ImportReport) -> dict[tuple[int, str], Claim]:
+    """One caption of each kind a picture, by picture number and kind; the others are reported."""
+    found: dict[tuple[int, str], Claim] = {}
     for item in ranked:
         try:
             item.claim.check()
@@ -105,22 +115,29 @@ def _match(ranked: Sequence[_Ranked], names: Names, report: ImportReport) -> dic
             report.reject(item.claim.label, reason)
             continue
         for id in ids:
-            first = found.setdefault(id, item.claim)
+            first = found.setdefault((id, item.claim.kind), item.claim)
             if first.text != item.claim.text:
                 report.reject(item.claim.label, f"its picture already has another caption, from {first.label}")
     return found
 
 
-def _commit(dataset: Dataset, arrivals: Sequence[Arrival], captions: Mapping[int, Claim], report: ImportReport) -> None:
+def _commit(
+    dataset: Dataset, arrivals: Sequence[Arrival], claims: Mapping[tuple[int, str], Claim], report: ImportReport
+) -> None:
     """Move the pictures in, then make them known with their captions in one transaction."""
+    captions = {id: claim for (id, kind), claim in claims.items() if not kind}
+    others = {key: claim for key, claim in claims.items() if key[1]}
+    kept: list[tuple[int, str]] = []
     try:
         for arrival in arrivals:
             os.replace(arrival.staged, dataset.path(arrival.picture))
         sync(dataset.images)
-        kept = dataset.add([arrival.picture for arrival in arrivals], captions)
+        also = dataset.add(
+            [arrival.picture for arrival in arrivals], captions, lambda db: kept.extend(alternates.arrive(db, others))
+        )
     except BaseException:
         sweep(dataset)
         raise
-    report.captions = len(captions) - len(kept)
-    for id in kept:
-        report.reject(captions[id].label, "a person wrote another caption for it, which stays")
+    report.captions = len(captions) - len(also)
+    for key in [*((id, "") for id in also), *kept]:
+        report.reject(claims[key].label, "a person wrote another caption for it, which stays")

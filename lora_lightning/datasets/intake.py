@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_lightning.datasets.captions import MAX_CAPTIONS_BYTES
+from lora_lightning.datasets.colour import TRANSPARENCY, WHITE, Unreadable
 from lora_lightning.datasets.entries import Entry, Unusable
-from lora_lightning.datasets.images import SUFFIXES, Unreadable, decode, verify_png
+from lora_lightning.datasets.images import decode, stored_name, verify_png
 from lora_lightning.datasets.matching import Names
 from lora_lightning.datasets.names import UniqueNames, clean
 from lora_lightning.datasets.report import FileNote, ImportReport
@@ -20,7 +21,7 @@ from lora_lightning.errors import DatasetError
 MAX_TEXTS_BYTES = 64 * 2**20
 MAX_NAME_CHARACTERS = 200
 MAX_WORKERS = 4
-TEXT_SUFFIXES = (".txt", ".json")
+TEXT_SUFFIXES = (".txt", ".caption", ".json", ".jsonl", ".csv")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Facts:
     height: int
     format: str
     changes: tuple[str, ...]
+
+    @property
+    def transparent(self) -> bool:
+        """Whether a background shows through."""
+        return any(change.startswith(TRANSPARENCY) for change in self.changes)
 
 
 @dataclass(frozen=True)
@@ -67,9 +73,15 @@ class Intake:
         arrivals: the new pictures.
         texts: the files that may hold captions.
         names: which picture is called what, for matching captions.
+
+    Args:
+        dataset: to add to.
+        staging: where files are copied to.
+        report: grows.
+        on: the colour behind what is transparent, `#rrggbb`.
     """
 
-    def __init__(self, dataset: Dataset, staging: Staging, report: ImportReport) -> None:
+    def __init__(self, dataset: Dataset, staging: Staging, report: ImportReport, on: str = WHITE) -> None:
         stored = dataset.pictures(include_aside=True)
         self.found = 0
         self.arrivals: list[Arrival] = []
@@ -77,6 +89,7 @@ class Intake:
         self.names = Names(stored)
         self._staging = staging
         self._report = report
+        self._on = on
         self._next_id = dataset.next_id()
         self._known = {picture.sha256: picture for picture in stored}
         self._unique = UniqueNames(picture.name for picture in stored)
@@ -116,7 +129,7 @@ class Intake:
             self._report.reject(entry.path, reason)
             return None
         if staged.sha256 not in self._known and staged.sha256 not in self._decoding:
-            self._decoding[staged.sha256] = pool.submit(_inspect, staged.path)
+            self._decoding[staged.sha256] = pool.submit(_inspect, staged.path, self._on)
         return _Candidate(source, entry, staged)
 
     def _take_text(self, source: Source, entry: Entry) -> None:
@@ -151,20 +164,20 @@ class Intake:
         name = self._unique.take(wanted)
         renamed = "" if name == wanted else f"; called {name!r} because the name was taken"
         self._report.accept(entry.path, f"{facts.width} x {facts.height} {facts.format}{renamed}", facts.changes)
-        file = f"{id:06d}.{sha256[:8]}.{SUFFIXES[facts.format]}"
+        file = stored_name(id, sha256, facts.format, self._on if facts.transparent else WHITE)
         return Picture(id, file, name, sha256, facts.width, facts.height)
 
 
 def nothing_usable(where: str, rejected: Sequence[FileNote]) -> DatasetError:
     """The error for sources without a single usable picture; its hint is the first reason why."""
     reason = next((note for note in rejected if note.reason != "system file"), None)
-    hint = f"{reason.file}: {reason.reason}." if reason else "Give JPEG, PNG, WebP, BMP, TIFF or GIF pictures."
+    hint = f"{reason.file}: {reason.reason}." if reason else "Give JPEG, PNG, WebP or other pictures."
     return DatasetError(f"there is no picture in {where} that can be used", hint)
 
 
-def _inspect(path: Path) -> Facts:
+def _inspect(path: Path, on: str) -> Facts:
     """Decode a picture to the end, then bring its bytes to the disk."""
-    decoded = decode(path)
+    decoded = decode(path, on=on)
     if decoded.format == "PNG":
         verify_png(path)
     sync(path)

@@ -54,6 +54,25 @@ class BulkResult:
 
 
 @dataclass(frozen=True)
+class Replaced:
+    """What a bulk edit did to one caption: its version and text before and after.
+
+    Attributes:
+        author: of the text before.
+        stands: whether nobody has changed it since.
+    """
+
+    picture: int
+    name: str
+    old_version: int
+    before: str
+    author: str
+    version: int
+    after: str
+    stands: bool
+
+
+@dataclass(frozen=True)
 class _Caption:
     """A stored version; version 0 is the state before the first caption.
 
@@ -136,6 +155,31 @@ def bulks(dataset: Dataset) -> list[Bulk]:
             "FROM bulks ORDER BY id DESC"
         )
         return [Bulk(**row) for row in rows]
+
+
+def replaced(dataset: Dataset, id: int, most: int) -> list[Replaced]:
+    """The first captions that a bulk edit changed, by the numbers of their pictures."""
+    with schema.connection(dataset.database) as db:
+        rows = db.execute(
+            "SELECT b.picture, p.name, b.before, coalesce(old.text, ''), coalesce(old.author, ''), b.after, new.text, "
+            "b.after = (SELECT max(version) FROM captions WHERE picture = b.picture) "
+            "FROM bulk_captions b JOIN pictures p ON p.id = b.picture "
+            "LEFT JOIN captions old ON old.picture = b.picture AND old.version = b.before "
+            "JOIN captions new ON new.picture = b.picture AND new.version = b.after "
+            "WHERE b.bulk = ? ORDER BY b.picture LIMIT ?",
+            (id, most),
+        )
+        return [Replaced(*row) for row in rows]
+
+
+def restore(dataset: Dataset, row: Replaced) -> None:
+    """Take back what a bulk edit did to one caption.
+
+    Raises:
+        CaptionConflict: it was changed since.
+    """
+    details = {"undoes": row.version, "restores": row.old_version}
+    dataset.write_caption(row.picture, row.before, author=row.author, details=details, expected_version=row.version)
 
 
 def _current(db: sqlite3.Connection) -> dict[int, _Caption]:

@@ -67,7 +67,7 @@ def measure_all(
         pictures: to measure.
         advance: told how many are measured; what it raises stops the work, and what is stored stays.
     """
-    found = _stored(dataset)
+    found = stored(dataset)
     todo = [picture for picture in pictures if picture.id not in found]
     done = len(pictures) - len(todo)
     with ThreadPoolExecutor(min(MAX_WORKERS, os.cpu_count() or 1), "measure") as pool:
@@ -80,17 +80,18 @@ def measure_all(
     return {picture.id: found[picture.id] for picture in pictures}
 
 
+def stored(dataset: Dataset) -> dict[int, Measure]:
+    """The measures that were taken so far, by picture number."""
+    with schema.connection(dataset.database) as db:
+        rows = db.execute("SELECT picture, dhash, sharpness, shadows, highlights FROM measures")
+        return {picture: Measure(dhash % (2 * _SIGN), *figures) for picture, dhash, *figures in rows}
+
+
 def _sharpness(y_HW: npt.NDArray[np.float64]) -> float:
     if min(y_HW.shape) < 3 or float(y_HW.std()) == 0:
         return 0.0
     neighbours_HW = y_HW[1:-1, :-2] + y_HW[1:-1, 2:] + y_HW[:-2, 1:-1] + y_HW[2:, 1:-1]
     return float(1000 * (neighbours_HW - 4 * y_HW[1:-1, 1:-1]).var() / y_HW.std())
-
-
-def _stored(dataset: Dataset) -> dict[int, Measure]:
-    with schema.connection(dataset.database) as db:
-        rows = db.execute("SELECT picture, dhash, sharpness, shadows, highlights FROM measures")
-        return {picture: Measure(dhash % (2 * _SIGN), *figures) for picture, dhash, *figures in rows}
 
 
 def _store(dataset: Dataset, fresh: dict[int, Measure]) -> None:

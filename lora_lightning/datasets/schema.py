@@ -68,7 +68,29 @@ CREATE TABLE IF NOT EXISTS bulk_captions (
 ) WITHOUT ROWID;
 """
 
-STEPS = (_PICTURES_AND_CAPTIONS, _TRIAGE_AND_LEDGER)
+_FOCUS_AND_ALTERNATES = """
+CREATE TABLE IF NOT EXISTS focus (  -- where crops are centred, of pictures for which it was moved
+    picture INTEGER PRIMARY KEY REFERENCES pictures (id),
+    x REAL NOT NULL,                -- share of the width from the left, 0 to 1
+    y REAL NOT NULL                 -- share of the height from the top, 0 to 1
+);
+CREATE TABLE IF NOT EXISTS alternates (
+    picture INTEGER NOT NULL REFERENCES pictures (id),
+    kind TEXT NOT NULL,             -- 'short' | 'tags' | ...
+    version INTEGER NOT NULL,       -- 1, 2, ...; the highest is the current one
+    text TEXT NOT NULL,
+    author TEXT NOT NULL,
+    details TEXT NOT NULL,
+    written REAL NOT NULL,
+    PRIMARY KEY (picture, kind, version)
+);
+CREATE TRIGGER IF NOT EXISTS alternates_stay BEFORE UPDATE ON alternates
+    BEGIN SELECT RAISE(ABORT, 'a caption version never changes'); END;
+CREATE TRIGGER IF NOT EXISTS alternates_are_kept BEFORE DELETE ON alternates
+    BEGIN SELECT RAISE(ABORT, 'a caption version is never deleted'); END;
+"""
+
+STEPS = (_PICTURES_AND_CAPTIONS, _TRIAGE_AND_LEDGER, _FOCUS_AND_ALTERNATES)
 """Each brings a file of one schema to the next; two processes may take a step beyond the first at once."""
 VERSION = len(STEPS)
 

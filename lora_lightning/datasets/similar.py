@@ -5,10 +5,11 @@ Shapes: K keys of all captions in a row.
 
 import re
 from collections.abc import Sequence
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import xor
 
 import numpy as np
+import numpy.typing as npt
 
 from lora_lightning.datasets.words import STOP_WORDS
 
@@ -23,18 +24,22 @@ def groups(captions: Sequence[str]) -> list[list[int]]:
     after taking one word out of either or both: each caption is filed under its set, and under its set without each
     of its words, where a set is the XOR of its words' hashes; captions filed under one key belong together.
     """
-    keys, owners = [], []
-    for place, caption in enumerate(captions):
-        words = [hash(word) for word in set(re.findall(r"\w+", caption.lower())) - STOP_WORDS]
-        whole = reduce(xor, words, 0)
-        filed = [whole, *(whole ^ word for word in words)] if len(words) >= FEWEST_WORDS else [whole] * bool(words)
-        keys += filed
-        owners += [place] * len(filed)
-    keys_K, owners_K = np.array(keys, np.int64), np.array(owners, np.int64)
+    filed = [_keys(caption) for caption in captions]
+    keys_K = np.concatenate([*filed, np.empty(0, np.int64)])
+    owners_K = np.repeat(np.arange(len(filed)), np.array([len(keys) for keys in filed], np.int64))
     order_K = np.argsort(keys_K, kind="stable")
     keys_K, owners_K = keys_K[order_K], owners_K[order_K]
     same_K = np.flatnonzero(keys_K[1:] == keys_K[:-1])
     return _joined(owners_K[same_K].tolist(), owners_K[same_K + 1].tolist())
+
+
+@lru_cache(2**15)
+def _keys(caption: str) -> npt.NDArray[np.int64]:
+    """What a caption is filed under; remembered, since a page asks again after each edit of another one."""
+    words = [hash(word) for word in set(re.findall(r"\w+", caption.lower())) - STOP_WORDS]
+    whole = reduce(xor, words, 0)
+    without = [whole ^ word for word in words] if len(words) >= FEWEST_WORDS else []
+    return np.array([whole, *without] if words else [], np.int64)
 
 
 def _joined(left: Sequence[int], right: Sequence[int]) -> list[list[int]]:

@@ -12,6 +12,9 @@ from lora_lightning.datasets.archive import is_zip, open_zip
 from lora_lightning.datasets.entries import MAX_ENTRIES, Entry
 from lora_lightning.errors import DatasetError
 
+EXPORTED_ZIP = "_processed_images.zip"
+"""The end of the name of the ZIP among the seed's three files."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -41,7 +44,8 @@ def open_sources(paths: Sequence[Path], stack: ExitStack) -> list[Source]:
     """
     if not paths:
         raise DatasetError("nothing was given to import", "Name a ZIP, a folder, pictures or a captions file.")
-    sources = [_open(Path(path).expanduser(), number, stack) for number, path in enumerate(paths, start=1)]
+    expanded = [part for path in paths for part in _parts(Path(path).expanduser())]
+    sources = [_open(path, number, stack) for number, path in enumerate(expanded, start=1)]
     count = sum(len(source.entries) for source in sources)
     if count > MAX_ENTRIES:
         raise DatasetError(
@@ -49,6 +53,13 @@ def open_sources(paths: Sequence[Path], stack: ExitStack) -> list[Source]:
             "Import them in several parts into the same dataset.",
         )
     return sources
+
+
+def _parts(path: Path) -> list[Path]:
+    """A folder, and the ZIPs of exports in it, which belong to the captions beside them."""
+    archives = sorted(path.glob(f"*{EXPORTED_ZIP}")) if path.is_dir() else []
+    alone = archives and len(archives) == len(list(path.iterdir()))
+    return archives if alone else [path, *archives]
 
 
 def _open(path: Path, number: int, stack: ExitStack) -> Source:
@@ -69,6 +80,8 @@ def _walk(folder: Path) -> list[Entry]:
     entries = []
     for parent, folders, files in os.walk(folder):
         folders.sort()
+        if parent == str(folder):
+            files = [name for name in files if not name.endswith(EXPORTED_ZIP)]
         for name in sorted(files) + [name for name in folders if os.path.islink(os.path.join(parent, name))]:
             path = Path(parent, name)
             problem = "" if path.is_file() else "a link to a folder, a broken link or a device, not a file"

@@ -26,7 +26,7 @@ from lora_lightning.workspace import Workspace
 
 MAX_TOTAL_BYTES = 64 * 2**30
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_OWN_FILE = re.compile(r"\d{6,}\.[0-9a-f]{8}\.[a-z]+")
+_OWN_FILE = re.compile(r"\d{6,}\.[0-9a-f]{8}(\.on-[0-9a-f]{6})?\.[a-z]+")
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,17 @@ import functools
 import json
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lora_lightning.datasets import schema
 from lora_lightning.datasets.captions import Claim
 from lora_lightning.datasets.names import natural_order, one_line
+from lora_lightning.datasets.records import CaptionVersion, Picture
 from lora_lightning.datasets.summary import Statistics, summarize
 from lora_lightning.errors import CaptionConflict, DatasetError
+
+__all__ = ["HUMAN", "IMPORT", "CaptionVersion", "Dataset", "Picture"]
 
 HUMAN = "human"
 IMPORT = "import"
@@ -26,49 +28,12 @@ _order = functools.lru_cache(2**16)(natural_order)  # a page of 10,000 pictures 
 CURRENT = """
 SELECT p.id, p.file, p.name, p.sha256, p.width, p.height,
        coalesce(c.text, '') AS caption, coalesce(c.version, 0) AS version, coalesce(c.author, '') AS author,
-       coalesce(a.reason, '') AS aside
+       coalesce(a.reason, '') AS aside, coalesce(f.x, 0.5) AS focus_x, coalesce(f.y, 0.5) AS focus_y
 FROM pictures p
 LEFT JOIN aside a ON a.picture = p.id
+LEFT JOIN focus f ON f.picture = p.id
 LEFT JOIN captions c ON c.picture = p.id AND c.version = (SELECT max(version) FROM captions WHERE picture = p.id)
 """
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture with its current caption.
-
-    Attributes:
-        file: name inside DATASET/images/, such as `000001.3fa9c2d1.png`.
-        name: the user's own file name, such as `beach.JPG`.
-        sha256: of the original's bytes, in hex.
-        width: pixels after EXIF rotation; `height` likewise.
-        caption: one line, empty when there is none.
-        version: of the caption, 0 when it never had one.
-        author: "" | "human" | "import" | a captioner's name.
-        aside: why it was set aside, empty when it is in use.
-    """
-
-    id: int
-    file: str
-    name: str
-    sha256: str
-    width: int
-    height: int
-    caption: str = ""
-    version: int = 0
-    author: str = ""
-    aside: str = ""
-
-
-@dataclass(frozen=True)
-class CaptionVersion:
-    """One version of a caption; `details` says how it came about, `written` is seconds since the epoch."""
-
-    version: int
-    text: str
-    author: str
-    details: dict[str, object]
-    written: float
 
 
 class Dataset:
@@ -187,12 +152,18 @@ class Dataset:
         with schema.connection(self.database) as db:
             return int(db.execute("SELECT coalesce(max(id), 0) + 1 FROM pictures").fetchone()[0])
 
-    def add(self, pictures: Sequence[Picture], captions: Mapping[int, Claim]) -> list[int]:
+    def add(
+        self,
+        pictures: Sequence[Picture],
+        captions: Mapping[int, Claim],
+        then: Callable[[sqlite3.Connection], object] = lambda db: None,
+    ) -> list[int]:
         """Store imported pictures and captions in one transaction; a caption by a person stays.
 
         Args:
             pictures: new ones, their files already in images/.
             captions: for pictures by number, new or old.
+            then: stores what else comes with them.
 
         Returns:
             Numbers of the pictures that keep another caption, because a person wrote it.
@@ -210,6 +181,7 @@ class Dataset:
                     kept.append(id)
                 else:
                     _append(db, before, claim.text, IMPORT, {"source": claim.label})
+            then(db)
         return kept
 
     def _current(self, db: sqlite3.Connection, id: int) -> Picture:

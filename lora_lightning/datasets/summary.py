@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def summarize(pictures: Sequence[Picture], size_bytes: int) -> Statistics:
         largest_side=max(sides, default=0),
         mean_side=_mean(sides),
         mean_megapixels=_mean([picture.width * picture.height / 1e6 for picture in pictures]),
-        formats=dict(Counter(PurePath(picture.file).suffix[1:] for picture in pictures)),
+        formats=dict(Counter(picture.file.rpartition(".")[2] for picture in pictures)),
         bytes=size_bytes,
         mean_caption_words=_mean([len(picture.caption.split()) for picture in captioned]),
     )

@@ -71,15 +71,18 @@ def leaks(found: Sequence[Group], held_out: Collection[int]) -> list[Group]:
     return [group for group in found if len({p.id in held_out for p in (group.best, *group.others)}) == 2]
 
 
-def findings(pictures: Sequence[Picture], measures: Mapping[int, Measure], resolutions: Sequence[int]) -> list[Finding]:
+def findings(
+    pictures: Sequence[Picture], measures: Mapping[int, Measure], resolutions: Sequence[int], groups: Sequence[Group]
+) -> list[Finding]:
     """Everything that speaks against these pictures, kind by kind and the worst first.
 
     Args:
         pictures: to look at.
         measures: of each of them.
         resolutions: that will be trained at, pixels.
+        groups: their near duplicates.
     """
-    found = [_duplicate(each, bits, group) for group in duplicates(pictures, measures)
+    found = [_duplicate(each, bits, group) for group in groups
              for each, bits in zip(group.others, group.bits, strict=True)]  # fmt: skip
     sides = [finding for picture in pictures for finding in _of_size(picture, min(resolutions))]
     light = [finding for picture in pictures for finding in _of_light(picture, measures[picture.id])]

@@ -31,12 +31,16 @@ class Pushed:
 class Hub:
     """The Hub as one user sees it. The token comes from `hf auth login` or HF_TOKEN and goes nowhere else.
 
+    Args:
+        kind: of the repositories, "model" or "dataset".
+
     Raises:
         PublishError: there is no token, or the Hub does not accept it.
         JobError: the Hub cannot be reached.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str = "model") -> None:
+        self.kind = kind
         token = get_token()
         if not token:
             raise PublishError(
@@ -58,9 +62,9 @@ class Hub:
         """
         with _explained(f"create {repo}", self.user):
             try:
-                found = self._api.model_info(repo)
+                found = self._api.repo_info(repo, repo_type=self.kind)
             except RepositoryNotFoundError:
-                self._api.create_repo(repo, private=private, repo_type="model")
+                self._api.create_repo(repo, private=private, repo_type=self.kind)
                 return
         if bool(found.private) is not private:
             raise PublishError(
@@ -79,8 +83,10 @@ class Hub:
             for name, content in files.items()
         ]
         with _explained(f"upload to {repo}", self.user):
-            commit = self._api.create_commit(repo, operations, commit_message=message, repo_type="model")
-            return Pushed(f"{self._api.endpoint}/{repo}", bool(self._api.model_info(repo).private), commit.oid)
+            commit = self._api.create_commit(repo, operations, commit_message=message, repo_type=self.kind)
+            found = self._api.repo_info(repo, repo_type=self.kind)
+            folder = "datasets/" if self.kind == "dataset" else ""
+            return Pushed(f"{self._api.endpoint}/{folder}{repo}", bool(found.private), commit.oid)
 
     def check(self, repo: str, files: Mapping[str, Path | bytes]) -> None:
         """Compare what the Hub lists with what was sent: sizes, and the SHA-256 of those in large file storage.
@@ -91,7 +97,7 @@ class Hub:
         with _explained(f"check {repo}", self.user):
             listed = {
                 found.path: found
-                for found in self._api.get_paths_info(repo, list(files))
+                for found in self._api.get_paths_info(repo, list(files), repo_type=self.kind)
                 if isinstance(found, RepoFile)
             }
         for name, content in files.items():

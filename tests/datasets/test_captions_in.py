@@ -6,7 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lora_lightning.datasets.captions import decode_text, is_list, read_json, read_list, read_sidecar
+from lora_lightning.datasets.caption_rows import read_json
+from lora_lightning.datasets.captions import decode_text, is_list, read_list, read_sidecar
 from lora_lightning.datasets.entries import Unusable
 from lora_lightning.datasets.importing import import_sources
 from lora_lightning.datasets.names import one_line
@@ -45,6 +46,7 @@ def test_accepted_shapes(data):
         (b'{"1.png": "a", "1.png": "b"}', "'1.png' appears twice"),
         (b'{"captions": {"1.png": "a", "1.png": "b"}}', "'1.png' appears twice"),
         (b"[1]", "no captions in it"),
+        (b'{"1.png": {"caption": 3}}', "no captions in it"),
         (b'"text"', "no captions in it"),
         (b"{}", "no captions in it"),
         (b'{"captions": []}', "no captions in it"),
@@ -58,7 +60,7 @@ def test_wrong_documents_say_why(data, reason):
 
 def test_a_caption_that_is_no_text_is_reported_and_the_others_stay():
     rejected = []
-    claims = read({"1.png": "a dog", "2.png": ["a", "b"], "3.png": None}, rejected)
+    claims = read({"1.png": "a dog", "2.png": [2], "3.png": None}, rejected)
     assert [claim.path for claim in claims] == ["1.png"]
     assert rejected == [(f"c.json: {n}.png", "the caption is not a text") for n in (2, 3)]
 
@@ -117,6 +119,7 @@ def captions_of(workspace, name="x"):
         ("beach.jpg", "beach.txt"),
         ("beach.jpg", "beach.jpg.txt"),
         ("beach.JPG", "BEACH.TXT"),
+        ("beach.avif", "beach.caption"),
         ("v1.5.png", "v1.5.txt"),
         ("set/beach.jpg", "set/beach.txt"),
         ("images/beach.jpg", "captions/beach.txt"),

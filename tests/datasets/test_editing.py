@@ -10,7 +10,7 @@ from lora_lightning.datasets.importing import import_sources
 from lora_lightning.datasets.ledger import Rewrite
 from lora_lightning.datasets.names import one_line
 from lora_lightning.datasets.store import Dataset
-from lora_lightning.errors import DatasetError, InputError
+from lora_lightning.errors import CaptionConflict, DatasetError, InputError
 
 CAPTIONS = {1: ("a red cat on a category list", "joycaption"), 2: ("A Cat sleeps.", "human"), 3: ("", "")}
 
@@ -207,3 +207,23 @@ def test_undoing_edits_in_reverse_restores_everything(trio, texts, edits):
         if result.id is not None:
             assert ledger.undo(trio, result.id).conflicts == []
     assert state(trio) == before
+
+
+def test_one_caption_of_a_bulk_edit_is_restored_unless_it_changed_since(dataset):
+    for id, text in ((1, "a red car"), (2, "a red wall"), (3, "a red scarf")):
+        dataset.write_caption(id, text, author="captioner")
+    edit = editing.replace("red", "blue")
+    done = editing.apply(dataset, edit, editing.preview(dataset.pictures(), edit))
+    dataset.write_caption(3, "typed since", author="human")
+    rows = ledger.replaced(dataset, done.id, 10)
+    assert [(row.before, row.after, bool(row.stands)) for row in rows] == [
+        ("a red car", "a blue car", True), ("a red wall", "a blue wall", True), ("a red scarf", "a blue scarf", False),
+    ]  # fmt: skip
+    ledger.restore(dataset, rows[0])
+    assert [dataset.picture(id).caption for id in (1, 2, 3)] == ["a red car", "a blue wall", "typed since"]
+    assert dataset.picture(1).author == "captioner"
+    for row in (rows[0], rows[2]):
+        with pytest.raises(CaptionConflict):
+            ledger.restore(dataset, row)
+    assert [row.stands for row in ledger.replaced(dataset, done.id, 10)] == [0, 1, 0]
+    assert len(ledger.replaced(dataset, done.id, 2)) == 2

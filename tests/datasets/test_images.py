@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lora_lightning.datasets.images import Unreadable, decode, open_rgb, thumbnail
+from lora_lightning.datasets.colour import Unreadable
+from lora_lightning.datasets.images import HEIC, decode, open_rgb, thumbnail
 from lora_lightning.errors import DatasetError
 
 UPRIGHT = {  # EXIF 2.32, tag 0x0112: how the stored array becomes the upright one
@@ -81,6 +83,7 @@ def png16(values, colour_type, key=()):
         ("TIFF", {}, 0),
         ("TIFF", {"compression": "tiff_lzw"}, 0),
         ("GIF", {}, 12),
+        ("AVIF", {"quality": 90}, 6),
     ],
 )
 def test_each_format_gives_the_photograph(reads, photo_HWC, format, options, tolerance):
@@ -98,6 +101,23 @@ def test_exif_orientation_is_applied(reads, photo_HWC, orientation, format, opti
     pixels, changes = reads(encode(photo_HWC, format, exif=exif, **options))
     assert np.array_equal(pixels, UPRIGHT[orientation](photo_HWC))
     assert len(changes) == (orientation != 1)
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_exif_orientation_of_an_avif(reads, photo_HWC, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels, _ = reads(encode(photo_HWC, "AVIF", quality=95, exif=exif))
+    assert np.abs(pixels - UPRIGHT[orientation](photo_HWC)).mean() < 6
+
+
+@pytest.mark.skipif(not HEIC, reason="needs the package pi-heif")
+def test_a_phones_heic(photos):
+    decoded = decode(Path(__file__).parent / "data" / "phone.heic")
+    with Image.open(photos[0]) as astronaut:
+        expected = np.asarray(astronaut.convert("RGB").resize((64, 48))).astype(int)
+    assert (decoded.format, decoded.changes) == ("HEIF", ())
+    assert np.abs(np.asarray(decoded.image) - expected).mean() < 8
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
@@ -364,8 +384,8 @@ def test_floating_point_tiffs(reads, photo_HWC):
     [
         (b"", "damaged"),
         (b"\xff\xd8\xff\xe0 not really", "damaged"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not JPEG"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not JPEG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not of a format"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not of a format"),
     ],
 )
 def test_what_is_no_picture_is_told(reads, data, reason):

@@ -17,6 +17,10 @@ from lora_lightning.datasets.store import Dataset, Picture
 from lora_lightning.errors import DatasetError
 
 
+def findings(pictures, measures, resolutions):
+    return triage.findings(pictures, measures, resolutions, triage.duplicates(pictures, measures))
+
+
 def saved(image, path, **options):
     image.save(path, **options)
     return path
@@ -90,7 +94,7 @@ def messy(workspace, photos, tmp_path):
 
 def test_findings_name_the_reason_the_figure_and_the_way_out(messy):
     pictures = messy.pictures()
-    found = triage.findings(pictures, measure_all(messy, pictures), [512, 1024])
+    found = findings(pictures, measure_all(messy, pictures), [512, 1024])
     said = {(f.name, f.kind): f for f in found}
     assert {"copy.jpg", "small.jpg"} == {name for name, kind in said if kind == "duplicate"}
     assert said["small.jpg", "duplicate"].suggestion.startswith("Set it aside and keep astronaut.png (512 x 512).")
@@ -107,8 +111,8 @@ def test_the_worst_comes_first_in_each_kind(photos):
     pictures = [Picture(i, f"{i}", f"{i}.png", str(i), side, side) for i, side in enumerate([400, 100, 300])]
     alike = {p.id: Measure(1 << (20 * p.id), sharpness=50, shadows=0, highlights=1) for p in pictures}
     far = {i: Measure(hash, 50, 0, 1) for i, hash in enumerate([0, 2**32 - 1, 2**64 - 1])}
-    assert [f.picture for f in triage.findings(pictures, far, [512])] == [1, 2, 0]
-    assert {f.kind for f in triage.findings(pictures, alike, [64])} == {"duplicate"}
+    assert [f.picture for f in findings(pictures, far, [512])] == [1, 2, 0]
+    assert {f.kind for f in findings(pictures, alike, [64])} == {"duplicate"}
 
 
 def test_the_best_is_the_largest_then_the_sharpest_then_the_captioned():

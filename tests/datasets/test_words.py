@@ -40,9 +40,11 @@ def test_no_words_no_phrases():
 
 
 def test_a_finder_looks_for_whole_words():
-    assert finder("Red  Car")("a RED car")
+    assert finder("Red  Car")("a red\n car")
     assert not finder("red")("bored red-haired redder")
     assert not finder("red car")("red, car")
+    assert finder("red")("bored, so red")
+    assert finder("")("anything")
     assert finder("50%_x")("is 50%_x big")
 
 
@@ -54,5 +56,5 @@ def test_a_click_on_a_phrase_finds_as_many_captions_as_it_says(rows):
     for glue in (" ", ""):
         captions = [glue.join(row) for row in rows]
         for phrase in frequency(captions, fewest=1, most=1000):
-            assert sum(map(finder(phrase.text), captions)) == phrase.captions
+            assert sum(finder(phrase.text)(caption.lower()) for caption in captions) == phrase.captions
             assert not re.search(r"\s{2}", phrase.text)

@@ -30,6 +30,7 @@ LICENCES = ("apache-2.0", "mit", "other")
 FRONT_MATTER = re.compile(r"^(\s*---[\r\n]+)([\S\s]*?)([\r\n]+---(\r\n|\n|$))")
 """As the Hub finds a card's metadata (huggingface_hub.constants)."""
 REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
+API = rf"/api/(?:models|datasets)/{REPO}"
 
 
 @dataclass
@@ -304,16 +305,16 @@ ROUTES = (
     (r"GET /api/whoami-v2", Handler.whoami),
     (r"POST /api/validate-yaml", Handler.validate_yaml),
     (r"POST /api/repos/create", Handler.create),
-    (rf"GET /api/models/{REPO}(/revision/(?P<revision>[^/]+))?", Handler.info),
-    (rf"GET /api/models/{REPO}/tree/(?P<revision>[^/]+)", Handler.tree),
-    (rf"POST /api/models/{REPO}/paths-info/(?P<revision>[^/]+)", Handler.paths_info),
-    (rf"POST /api/models/{REPO}/preupload/(?P<revision>[^/]+)", Handler.preupload),
-    (rf"POST /api/models/{REPO}/commit/(?P<revision>[^/]+)", Handler.commit),
-    (rf"POST /{REPO}\.git/info/lfs/objects/batch", Handler.lfs_batch),
+    (rf"GET {API}(/revision/(?P<revision>[^/]+))?", Handler.info),
+    (rf"GET {API}/tree/(?P<revision>[^/]+)", Handler.tree),
+    (rf"POST {API}/paths-info/(?P<revision>[^/]+)", Handler.paths_info),
+    (rf"POST {API}/preupload/(?P<revision>[^/]+)", Handler.preupload),
+    (rf"POST {API}/commit/(?P<revision>[^/]+)", Handler.commit),
+    (rf"POST /(?:datasets/)?{REPO}\.git/info/lfs/objects/batch", Handler.lfs_batch),
     (r"PUT /lfs/(?P<oid>\w+)", Handler.lfs_upload),
     (r"POST /lfs/(?P<oid>\w+)/verify", Handler.lfs_verify),
-    (rf"(?:GET|HEAD) /{REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", Handler.resolve),
-    (rf"GET /{REPO}", Handler.page),
+    (rf"(?:GET|HEAD) /(?:datasets/)?{REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", Handler.resolve),
+    (rf"GET /(?:datasets/)?{REPO}", Handler.page),
 )
 
 

@@ -15,7 +15,7 @@ from tempfile import mkdtemp
 from PIL import Image
 
 from lora_lightning.datasets.images import read
-from lora_lightning.datasets.store import Dataset
+from lora_lightning.datasets.store import Dataset, Picture
 from lora_lightning.errors import DatasetError, InputError
 
 _COPIED = {"JPEG": ".jpg", "PNG": ".png"}
@@ -72,12 +72,17 @@ def write_pictures(dataset: Dataset, folder: Path) -> list[Row]:
     pictures = dataset.pictures()
     if not pictures:
         raise DatasetError(f"dataset {dataset.name!r} has no pictures", f"Run `import {dataset.name} PICTURES` first.")
-    folder.mkdir(exist_ok=True)
-    digits = max(4, len(str(len(pictures))))
+    folder.mkdir(parents=True, exist_ok=True)
     return [
-        Row(write_picture(dataset.path(picture), folder, f"{number:0{digits}}"), picture.caption)
-        for number, picture in enumerate(pictures, start=1)
+        Row(write_picture(dataset.path(picture), folder, stem), picture.caption)
+        for stem, picture in zip(numbered(pictures), pictures, strict=True)
     ]
+
+
+def numbered(pictures: Sequence[Picture]) -> list[str]:
+    """The stems of numbered files: `0001`, `0002`, ..."""
+    digits = max(4, len(str(len(pictures))))
+    return [f"{number:0{digits}}" for number in range(1, len(pictures) + 1)]
 
 
 def write_picture(original: Path, folder: Path, stem: str) -> str:

@@ -15,9 +15,13 @@ from pathlib import Path
 import yaml
 
 from lora_lightning.datasets.formats._pictures import files, new_folder, write_captions, write_pictures
+from lora_lightning.datasets.formats._reading import Seen, pictures_in, seen, text_beside
 from lora_lightning.datasets.store import Dataset
 from lora_lightning.errors import DatasetError
 
+TITLE = "ai-toolkit (ostris)"
+NOTE = "The YAML names this folder: when it moves, correct folder_path. It sets no trigger_word."
+WITHOUT_CAPTION = "they train with the empty caption"
 PLACEHOLDERS = ("[trigger]", "[name]")
 
 
@@ -35,6 +39,13 @@ def export(dataset: Dataset, output: Path) -> list[Path]:
         config = yaml.safe_dump(_config(dataset.name, output.absolute() / "images"), sort_keys=False)
         (folder / "ai-toolkit.yaml").write_text(config, encoding="utf-8")
     return files(output)
+
+
+def read(output: Path) -> list[Seen]:
+    """The dataset as ai-toolkit loads it: each text file from its first to its last byte."""
+    config = yaml.safe_load((output / "ai-toolkit.yaml").read_text("utf-8"))
+    (dataset,) = config["config"]["process"][0]["datasets"]
+    return [seen(path, text_beside(path) or "") for path in pictures_in(Path(dataset["folder_path"]))]
 
 
 def _check_captions(dataset: Dataset) -> None:

@@ -13,7 +13,12 @@ import json
 from pathlib import Path
 
 from lora_lightning.datasets.formats._pictures import files, new_folder, write_captions, write_pictures
+from lora_lightning.datasets.formats._reading import Seen, first_line, pictures_in, seen, text_beside
 from lora_lightning.datasets.store import Dataset
+
+TITLE = "OneTrainer"
+NOTE = "concepts.json names this folder: when it moves, correct path."
+WITHOUT_CAPTION = "they train with the empty caption"
 
 
 def export(dataset: Dataset, output: Path) -> list[Path]:
@@ -37,3 +42,9 @@ def export(dataset: Dataset, output: Path) -> list[Path]:
         }
         (folder / "concepts.json").write_text(json.dumps([concept], indent=2), encoding="ascii")
     return files(output)
+
+
+def read(output: Path) -> list[Seen]:
+    """The dataset as OneTrainer loads it: it draws among the lines of a text file, and there is one."""
+    (concept,) = json.loads((output / "concepts.json").read_text("ascii"))
+    return [seen(path, first_line(text_beside(path), "")) for path in pictures_in(Path(concept["path"]))]

@@ -13,7 +13,12 @@ import json
 from pathlib import Path
 
 from lora_lightning.datasets.formats._pictures import files, new_folder, write_captions, write_pictures
+from lora_lightning.datasets.formats._reading import Seen, first_line, pictures_in, seen
 from lora_lightning.datasets.store import Dataset
+
+TITLE = "SimpleTuner"
+NOTE = "multidatabackend.json names this folder: when it moves, correct instance_data_dir."
+WITHOUT_CAPTION = "they train with the empty caption"
 
 
 def export(dataset: Dataset, output: Path) -> list[Path]:
@@ -29,6 +34,13 @@ def export(dataset: Dataset, output: Path) -> list[Path]:
         config = json.dumps(_config(dataset.name, output.absolute() / "images"), indent=2)
         (folder / "multidatabackend.json").write_text(config, encoding="ascii")
     return files(output)
+
+
+def read(output: Path) -> list[Seen]:
+    """The dataset as SimpleTuner loads it: every picture needs its text file, be it an empty one."""
+    pictures = json.loads((output / "multidatabackend.json").read_text("ascii"))[0]
+    paths = pictures_in(Path(pictures["instance_data_dir"]))
+    return [seen(path, first_line(path.with_suffix(".txt").read_text("utf-8"), "")) for path in paths]
 
 
 def _config(name: str, images: Path) -> list[dict[str, object]]:

@@ -191,17 +191,20 @@ def test_a_colour_profile_is_applied_by_us_or_nobody(file, mode, swapped_profile
     export("kohya", dataset, tmp_path / "out")
     expected = pixels(open_rgb(dataset.path(dataset.picture(1))))
     assert np.array_equal(pixels(READERS["kohya"](tmp_path / "out")[0].image), expected)
-    assert np.array_equal(pixels(open_rgb(tmp_path / "out" / "images" / "0001.png")), expected)
+    assert np.array_equal(pixels(open_rgb(tmp_path / "out" / "images" / "1_colours" / "0001.png")), expected)
     assert np.array_equal(expected, pixels(picture.convert("RGB"))) == (mode == "CMYK")
 
 
-@pytest.mark.parametrize("name", [name for name in FORMATS if name != "diffusers"])  # .jsonl is not imported
+@pytest.mark.parametrize("name", ["seed", *FORMATS])
 def test_a_second_import_gives_the_same_captions(name, hostile, workspace, tmp_path):
     export(name, hostile, tmp_path / "out")
     report = import_sources(workspace, "again", [tmp_path / "out"])
     again = Dataset.open(workspace.dataset("again")).pictures()
     assert [picture.caption for picture in again] == [picture.caption for picture in hostile.pictures()]
-    assert len(report.accepted) == 14
+    assert (len(report.accepted), report.changed) == (14, [])
+    for old, new in zip(hostile.pictures(), again, strict=True):
+        images = Dataset.open(workspace.dataset("again")).images
+        assert np.array_equal(pixels(open_rgb(hostile.path(old))), pixels(open_rgb(images / new.file)))
 
 
 @pytest.mark.parametrize("name", FORMATS)
