@@ -2,21 +2,32 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.utils.data import DataLoader
 
-from lora_lightning import plugins
-from lora_lightning.caption.base import Captioner, Sampling
-from lora_lightning.caption.module import CaptionModule, CaptionWriter, Pictures, Tally
-from lora_lightning.caption.sources import Source, fetch, resolve
+from lora_lightning.caption import preview, selection
+from lora_lightning.caption.base import Sampling
+from lora_lightning.caption.config import PUBLISHED, CaptionConfig
+from lora_lightning.caption.module import CaptionModule, Tools
+from lora_lightning.caption.plan import Pictures, Plan
+from lora_lightning.caption.presets import filled
+from lora_lightning.caption.progress import Progress, Shares, Tally
+from lora_lightning.caption.setting import Models, Setting
+from lora_lightning.caption.sources import Source, resolve
+from lora_lightning.caption.writer import CaptionWriter
 from lora_lightning.datasets.formats import seed as seed_files
-from lora_lightning.datasets.store import HUMAN, IMPORT, Dataset, Picture
-from lora_lightning.errors import DatasetError
+from lora_lightning.datasets.store import Dataset
+from lora_lightning.datasets.tokens import meters
+from lora_lightning.errors import DatasetError, InputError
+from lora_lightning.models.config import resolve_base
 from lora_lightning.runs.callback import Report
 from lora_lightning.runs.reporter import Outcome, Reporter, absolute
 from lora_lightning.workspace import Workspace
@@ -26,82 +37,128 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lora_lightning")
 
-KIND = "llava"
-
 
 def run(recipe: "Recipe", workspace: Workspace, reporter: Reporter) -> Outcome:
-    """Caption what has no caption (with `caption.replace`, what a captioner wrote too), then write the seed's files.
+    """Caption what `caption.pictures` and `caption.existing` choose, then write the seed's files; or preview.
 
     Raises:
         DatasetError: the recipe names no dataset, or one that does not exist.
         ModelError: the captioner cannot be found or opened.
         Stopped: a stop was requested; every caption so far is stored.
     """
-    settings = recipe.caption
     if not recipe.dataset.name:
         raise DatasetError("the recipe names no dataset", "Add dataset.name=NAME; `import NAME PICTURES` makes one.")
     dataset = Dataset.open(workspace.dataset(recipe.dataset.name))
-    source = resolve(settings.captioner)
-    details: dict[str, object] = {
-        "model": source.location if source.folder is None else source.folder.name,
-        "prompt": settings.prompt,
-        "temperature": settings.temperature,
-        "top_p": settings.top_p,
-        "max_tokens": settings.max_tokens,
-        "seed": recipe.seed,
-    }
-    pictures = dataset.pictures()
-    todo = [picture for picture in pictures if wanted(dataset, picture, details, replace=settings.replace)]
-    writer = CaptionWriter(dataset, source.name, details)
-    if todo:
-        sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens)
-        module = CaptionModule(_loader(source, reporter), sampling)
-        work = Pictures(dataset, todo, settings.prompt, recipe.seed)
-        describe(module, work, settings.batch_size, writer, reporter)
+    settings = recipe.caption
+    chosen = selection.named(
+        dataset.pictures(), settings.pictures, meters(resolve_base(recipe.model.base)), recipe.trigger
+    )
     made: dict[str, str | list[str]] = {"dataset": str(dataset.folder)}
+    if settings.preview:
+        compared = [_setting(each, recipe.trigger, recipe.seed) for each in settings.previews()]
+        return Outcome(made, {"preview": preview.compare(compared, dataset, chosen, reporter)})
+    setting = _setting(settings, recipe.trigger, recipe.seed)
+    kind = settings.written_as
+    seen = selection.as_written(dataset, chosen, kind)
+    todo = selection.todo(dataset, seen, kind, settings.existing, setting.details)
+    devices = min(settings.devices, len(todo))
+    shares = Shares(reporter.run.path / "shares") if devices > 1 else None
+    writer = CaptionWriter(dataset, setting.models.source.name, setting.details, Progress(reporter, shares), kind)
+    tally, work = writer.tally, Pictures(dataset, todo)
+    if shares:
+        tally = describe_together(setting, work, writer, reporter, shares, devices)
+    elif todo:
+        describe(setting, work, writer, reporter)
     files = _export(dataset, reporter)
-    return Outcome(made | ({"files": absolute(*files)} if files else {}), _report(writer.tally, len(pictures)))
+    return Outcome(made | ({"files": absolute(*files)} if files else {}), _report(tally, len(chosen)))
 
 
-def wanted(dataset: Dataset, picture: Picture, details: Mapping[str, object], *, replace: bool) -> bool:
-    """Whether to describe a picture: it has no caption, or `replace` is set and a captioner wrote it differently.
+def _setting(config: CaptionConfig, trigger: str, seed: int) -> Setting:
+    """The captioner and the plan of a recipe.
 
-    A caption by a person or from an import is always kept; one with the very same `details` would come out the same.
+    Raises:
+        ModelError: there is no such captioner or tagger.
+        InputError: a prompt asks for a trigger word that is not there.
     """
-    if not picture.caption:
-        return True
-    if not replace or picture.author in (HUMAN, IMPORT):
-        return False
-    return dataset.history(picture.id)[-1].details != details
+    if config.endpoint:
+        source = Source(config.captioner, PUBLISHED.get(config.captioner, config.captioner))
+    else:
+        source = resolve(config.captioner)
+    plan = Plan(
+        prompts=config.asked(trigger),
+        sampling=Sampling(config.temperature, config.top_p, config.max_tokens),
+        seed=seed,
+        draw=config.several == "draw",
+        rerolls=config.rerolls,
+        prefix=filled(config.prefix, trigger),
+        suffix=filled(config.suffix, trigger),
+    )
+    tagger = resolve(config.tagger) if config.tagger else None
+    return Setting(Models(source, config.endpoint, config.quantize, tagger), plan, config.batch_size)
 
 
-def describe(module: CaptionModule, work: Pictures, batch_size: int, writer: CaptionWriter, reporter: Reporter) -> None:
-    """Run the predict loop; it ends between two batches when a stop is requested."""
+def describe(setting: Setting, work: Pictures, writer: CaptionWriter, reporter: Reporter) -> None:
+    """Run the predict loop in this process; it ends between two captions when a stop is requested."""
+    report = Report(reporter, "captioning", total=len(work), count=writer.fresh)
+    _predict(setting, work, writer, reporter, callbacks=[report])
+
+
+def describe_together(
+    setting: Setting, work: Pictures, writer: CaptionWriter, reporter: Reporter, shares: Shares, devices: int
+) -> Tally:
+    """Run the predict loop in several processes, one a GPU; each takes its share of the pictures.
+
+    Raises:
+        InputError: there are fewer GPUs.
+        Stopped: a stop was requested.
+    """
+    gpus = torch.cuda.device_count()
+    if gpus and gpus < devices:
+        raise InputError(f"caption.devices={devices}, but this job has {gpus} GPU", "Set caption.devices lower.")
+    reporter.phase("captioning", len(work))
+    try:
+        _predict(setting, work, writer, reporter, shares=shares, devices=devices)
+    except ProcessRaisedException as error:
+        reporter.check_stop()
+        raise shares.known(error) from error
+    return shares.total()
+
+
+def _predict(
+    setting: Setting,
+    work: Pictures,
+    writer: CaptionWriter,
+    reporter: Reporter,
+    callbacks: Sequence[Callback] = (),
+    shares: Shares | None = None,
+    devices: int = 1,
+) -> None:
     gpu = torch.cuda.is_available()
-    ahead, workers = (1, 2) if gpu else (None, 0)  # few: decoded pictures are large
-    loader = DataLoader(work, batch_size, collate_fn=list, num_workers=workers, prefetch_factor=ahead)
+    ahead, workers = (1, 4) if gpu else (None, 0)  # few: decoded pictures are large
+    loader = DataLoader(work, setting.size, collate_fn=list, num_workers=workers, prefetch_factor=ahead)
     trainer = Trainer(
         accelerator="gpu" if gpu else "cpu",
-        devices=1,
-        callbacks=[writer, Report(reporter, "captioning", total=len(work))],
+        devices=devices,
+        strategy="ddp_spawn" if shares else "auto",
+        callbacks=list(callbacks),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+    load = partial(_loaded, setting, reporter, writer)
+    guard = shares.keeping_errors if shares else nullcontext
+    module = CaptionModule(load, setting.plan, setting.size, writer.write, guard)
     with warnings.catch_warnings():
         # Decoding beside the model pays on a GPU only.
         warnings.filterwarnings("ignore", message=".*does not have many workers")
         trainer.predict(module, loader, return_predictions=False)
 
 
-def _loader(source: Source, reporter: Reporter) -> Callable[[torch.device], Captioner]:
-    def load(device: torch.device) -> Captioner:
-        reporter.phase("loading the captioner")
-        captioner: Captioner = plugins.load("caption/captioners", KIND).build(fetch(source), device)
-        return captioner
-
-    return load
+def _loaded(setting: Setting, reporter: Reporter, writer: CaptionWriter, device: torch.device) -> Tools:
+    tools = setting.load(device, reporter)
+    writer.start()
+    return tools
 
 
 def _export(dataset: Dataset, reporter: Reporter) -> list[Path]:
@@ -119,5 +176,5 @@ def _report(tally: Tally, pictures: int) -> dict[str, object]:
         "captioned": tally.captioned,
         "skipped": pictures - tally.captioned - len(tally.failed),
         "failed": tally.failed,
-        "images_per_second": round(tally.captioned / tally.seconds, 3) if tally.seconds else 0.0,
+        "images_per_second": round(tally.images_per_second, 3),
     }

@@ -1,33 +1,25 @@
-"""Captioning as a Lightning predict loop that commits every caption as it lands."""
+"""Captioning as a Lightning predict loop; captions land when they are done, not batch by batch."""
 
-import hashlib
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import count
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
-from torch.utils.data import Dataset as TorchDataset
+from lightning.pytorch import LightningModule
 
-from lora_lightning.caption.base import Captioner, Request, Sampling
-from lora_lightning.datasets.images import open_rgb
-from lora_lightning.datasets.names import one_line
-from lora_lightning.datasets.store import Dataset, Picture
-from lora_lightning.errors import CaptionConflict, DatasetError, OutOfMemory
+from lora_lightning.caption.base import Answer, Captioner, Request, Stream, Streaming
+from lora_lightning.caption.plan import Item, Plan
+from lora_lightning.caption.streams import open_stream
+from lora_lightning.caption.texts import tidy
+from lora_lightning.datasets.store import Picture
+from lora_lightning.errors import OutOfMemory
 
 log = logging.getLogger("lora_lightning")
 
-
-@dataclass(frozen=True)
-class Item:
-    """A picture with what to ask about it, or why it cannot be read."""
-
-    picture: Picture
-    request: Request | None = None
-    reason: str = ""
+NOTHING = "the captioner said nothing about it"
+LOOPED = "the captioner repeated itself without end; another seed or prompt may help"
 
 
 @dataclass(frozen=True)
@@ -39,151 +31,160 @@ class Result:
     reason: str = ""
 
 
-class Pictures(TorchDataset[Item]):
-    """Decodes the pictures to describe, so that a loader can do it beside the model."""
+@dataclass
+class _Case:
+    """A picture that is being described: its texts so far, in the order of its prompts, and why it will have none."""
 
-    def __init__(self, dataset: Dataset, pictures: Sequence[Picture], prompt: str, seed: int) -> None:
-        self._dataset, self._pictures, self._prompt, self._seed = dataset, pictures, prompt, seed
-
-    def __len__(self) -> int:
-        return len(self._pictures)
-
-    def __getitem__(self, index: int) -> Item:
-        picture = self._pictures[index]
-        try:
-            image = open_rgb(self._dataset.path(picture))
-        except DatasetError as error:
-            return Item(picture, reason=error.message)
-        return Item(picture, Request(image, self._prompt, picture_seed(self._seed, picture.sha256)))
+    picture: Picture
+    texts: list[str | None]
+    reason: str = ""
 
 
-def picture_seed(seed: int, sha256: str) -> int:
-    """The seed of one picture: of the recipe's seed and its bytes, so neither order nor batch changes a caption."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {sha256}".encode()).digest()[:7])
+@dataclass(frozen=True)
+class _Question:
+    """One question about a picture; `attempt` counts its re-rolls."""
+
+    case: _Case
+    place: int
+    request: Request
+    attempt: int = 0
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a process describes pictures with; the tagger's answer takes the place of {tags}."""
+
+    captioner: Captioner | Streaming
+    tagger: Captioner | None = None
 
 
 class CaptionModule(LightningModule):
-    """Describes batches of pictures; a batch that does not fit into memory is halved, and so are those after it.
+    """Describes batches of pictures; when memory runs out, fewer at once.
 
     Args:
-        load: opens the captioner on the device of this process.
-        sampling: how words are chosen.
+        load: opens the models on the device of this process.
+        plan: what is asked.
+        size: pictures described at once.
+        land: is given each result as soon as it is there.
+        guard: stands around the work, to see its errors.
     """
 
-    def __init__(self, load: Callable[[torch.device], Captioner], sampling: Sampling) -> None:
+    def __init__(
+        self,
+        load: Callable[[torch.device], Tools],
+        plan: Plan,
+        size: int,
+        land: Callable[[Sequence[Result]], None],
+        guard: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         super().__init__()
-        self._load, self._sampling = load, sampling
-        self._most: int | None = None
+        self._load, self._plan, self.size, self._land, self._guard = load, plan, size, land, guard
+        self._keys = count()
+        self._asked: dict[int, _Question] = {}
+        self._waiting: list[int] = []
 
     def setup(self, stage: str) -> None:
         """Load where Lightning has put this process."""
-        self._captioner = self._load(self.trainer.strategy.root_device)
+        with self._guard():
+            self.use(self._load(self.trainer.strategy.root_device))
+
+    def use(self, tools: Tools) -> None:
+        """Describe with these models."""
+        self._tools = tools
+        self._stream: Stream = open_stream(tools.captioner, self.size)
+
+    def teardown(self, stage: str) -> None:
+        """Stop preparing pictures that nobody waits for."""
+        self._stream.close()
 
     def transfer_batch_to_device(self, batch: list[Item], device: torch.device, dataloader_idx: int) -> list[Item]:
         """Pictures stay where they are; the captioner moves what it makes of them."""
         return batch
 
-    def predict_step(self, batch: list[Item], batch_idx: int) -> list[Result]:
-        """One result an item, in their order.
+    def predict_step(self, batch: list[Item], batch_idx: int) -> int:
+        """Take a batch; returns how many pictures it had.
 
         Raises:
             OutOfMemory: not even one picture fits.
         """
-        requests = [item.request for item in batch if item.request]
-        texts = iter(self._described(requests))
-        return [_result(item, next(texts)) if item.request else Result(item.picture, "", item.reason) for item in batch]
+        with self._guard():
+            self.describe(batch, last=batch_idx + 1 == self.trainer.num_predict_batches[0])
+        return len(batch)
 
-    def _described(self, requests: Sequence[Request]) -> list[str]:
-        size = min(self._most or len(requests), len(requests))
-        texts: list[str] = []
-        while len(texts) < len(requests):
-            part = requests[len(texts) : len(texts) + size]
-            try:
-                texts += self._captioner.describe(part, self._sampling)
-            except torch.OutOfMemoryError as error:
-                size = self._halved(len(part), error)
-        return texts
+    def describe(self, items: Sequence[Item], *, last: bool) -> None:
+        """Take pictures, and work until all are under way, or, with `last`, done."""
+        if unreadable := [Result(item.picture, reason=item.reason) for item in items if item.image is None]:
+            self._land(unreadable)
+        self._ask([item for item in items if item.image is not None])
+        while self._waiting or (last and self._asked):
+            while self._waiting and self._stream.free:
+                key = self._waiting.pop(0)
+                self._stream.put(key, self._asked[key].request)
+            if last or not self._stream.free:
+                self._work()
 
-    def _halved(self, size: int, error: torch.OutOfMemoryError) -> int:
-        if size == 1:
-            raise OutOfMemory(
-                "the captioner does not fit into memory with one picture",
-                "Lower caption.max_tokens, stop what else uses the GPU, or use a smaller captioner.",
-            ) from error
-        self._most = size // 2
-        log.warning("out of memory with %d pictures at once; going on with %d", size, self._most)
-        torch.cuda.empty_cache()
-        return self._most
+    def _ask(self, items: Sequence[Item]) -> None:
+        for item, tags in zip(items, self._tags(items), strict=True):
+            assert item.image is not None
+            requests = self._plan.requests(item.picture, item.image, tags)
+            case = _Case(item.picture, [None] * len(requests))
+            for place, request in enumerate(requests):
+                self._wait(_Question(case, place, request))
 
+    def _tags(self, items: Sequence[Item]) -> list[str]:
+        if self._tools.tagger is None or not items:
+            return [""] * len(items)
+        looks = [Request(item.image, "") for item in items if item.image]
+        return [answer.text for answer in self._tools.tagger.describe(looks)]
 
-def _result(item: Item, text: str) -> Result:
-    line = one_line(text)
-    return Result(item.picture, line, "" if line else "the captioner said nothing about it")
+    def _wait(self, question: _Question) -> None:
+        key = next(self._keys)
+        self._asked[key] = question
+        self._waiting.append(key)
 
-
-@dataclass
-class Tally:
-    """What became of the pictures."""
-
-    captioned: int = 0
-    seconds: float = 0.0
-    failed: list[dict[str, str]] = field(default_factory=list)
-
-    def fail(self, picture: Picture, reason: str) -> None:
-        """Count a picture that has no caption, and why."""
-        log.warning("%s: %s", picture.name, reason)
-        self.failed.append({"file": picture.name, "reason": reason})
-
-
-class CaptionWriter(BasePredictionWriter):
-    """Commits each caption to the dataset at once; one that a person wrote meanwhile stays.
-
-    Args:
-        dataset: that the pictures come from.
-        author: the captioner's name.
-        details: stored with each caption: what it takes to write it again.
-    """
-
-    def __init__(self, dataset: Dataset, author: str, details: Mapping[str, object]) -> None:
-        super().__init__(write_interval="batch")
-        self.tally = Tally()
-        self._dataset, self._author, self._details = dataset, author, details
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self._started = time.monotonic()
-
-    def write_on_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        prediction: Any,
-        batch_indices: Sequence[int] | None,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
-    ) -> None:
-        """Store the results of a batch."""
-        for result in prediction:
-            self._store(result)
-        self.tally.seconds = time.monotonic() - self._started
-
-    def _store(self, result: Result) -> None:
-        picture = result.picture
-        if result.reason:
-            self.tally.fail(picture, result.reason)
-            return
+    def _work(self) -> None:
+        """Let the stream answer something; where it does not fit, put everything into one of half the size."""
         try:
-            self._dataset.write_caption(
-                picture.id,
-                result.text,
-                author=self._author,
-                details=self._details,
-                expected_version=picture.version,
-            )
-        except CaptionConflict:
-            log.info("%s: its caption was changed meanwhile and stays", picture.name)
-        except DatasetError as error:
-            self.tally.fail(picture, error.message)
-        else:
-            self.tally.captioned += 1
+            told = self._stream.step()
+        except torch.OutOfMemoryError as error:
+            if self.size == 1:
+                raise OutOfMemory(
+                    "the captioner does not fit into memory with one picture",
+                    "Lower caption.max_tokens, set caption.quantize=nf4, or stop what else uses the GPU.",
+                ) from error
+            told = None
+        if told is None:  # outside of the handler, where the error no longer holds the tensors that did not fit
+            self._halve()
+            return
+        heard = [self._hear(self._asked.pop(each.key), each.answer) for each in told]
+        if results := [result for result in heard if result]:
+            self._land(results)
+
+    def _halve(self) -> None:
+        unanswered = self._stream.keys
+        self._stream.close()
+        del self._stream
+        torch.cuda.empty_cache()
+        log.warning("out of memory with %d pictures at once; going on with %d", self.size, self.size // 2)
+        self.size //= 2
+        self._stream = open_stream(self._tools.captioner, self.size)
+        self._waiting = unanswered + self._waiting
+
+    def _hear(self, question: _Question, answer: Answer) -> Result | None:
+        """The result of a picture, once its last question is answered."""
+        case = question.case
+        if answer.end == "looped":
+            if question.attempt < self._plan.rerolls:
+                attempt = question.attempt + 1
+                log.info("%s: its caption ran in circles; re-roll %d", case.picture.name, attempt)
+                again = self._plan.again(question.request, attempt)
+                self._wait(_Question(case, question.place, again, attempt))
+                return None
+            case.reason = LOOPED
+        case.reason = answer.refusal or case.reason
+        case.texts[question.place] = tidy(answer)
+        texts = [text for text in case.texts if text is not None]
+        if len(texts) < len(case.texts):
+            return None
+        reason = case.reason or ("" if all(texts) else NOTHING)
+        return Result(case.picture, "" if reason else self._plan.caption(texts), reason)

@@ -3,13 +3,14 @@
 Shapes: B batch, V vocabulary, L tokens so far.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
-from lora_lightning.caption.base import Sampling
+from lora_lightning.caption.base import Request, Sampling
 
 
 class RowNoise:
@@ -20,12 +21,11 @@ class RowNoise:
     so that the same picture and seed give the same words in any batch, up to the rounding of the matrix products.
 
     Args:
-        seeds: one a row.
-        device: of the scores.
+        generators: one a row, on the device of the scores.
     """
 
-    def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
-        self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        self._generators = generators
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Add each row's noise; `input_ids` is BL, `scores` is BV with -inf for what is ruled out."""
@@ -35,11 +35,44 @@ class RowNoise:
         return scores - noise_BV.clamp_min_(torch.finfo(scores.dtype).tiny).log_()
 
 
-def processors(sampling: Sampling, seeds: Sequence[int], device: torch.device) -> LogitsProcessorList:
+def generator(seed: int, device: torch.device) -> torch.Generator:
+    """A row's own source of randomness."""
+    return torch.Generator(device).manual_seed(seed)
+
+
+def processors(sampling: Sampling, generators: Sequence[torch.Generator]) -> LogitsProcessorList:
     """What the scores pass through before the likeliest token is taken: nothing when the temperature is 0."""
     if sampling.temperature == 0:
         return LogitsProcessorList()
     steps: list[Callable[[Tensor, Tensor], Tensor]] = [TemperatureLogitsWarper(sampling.temperature)]
     if sampling.top_p < 1:
         steps.append(TopPLogitsWarper(sampling.top_p))
-    return LogitsProcessorList([*steps, RowNoise(seeds, device)])
+    return LogitsProcessorList([*steps, RowNoise(generators)])
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """How the words of one row are chosen."""
+
+    sampling: Sampling
+    generator: torch.Generator
+
+    @classmethod
+    def of(cls, request: Request, device: torch.device) -> "Chooser":
+        """As a request says."""
+        return cls(request.sampling, generator(request.seed, device))
+
+
+def choose(logits_BV: Tensor, rows: Mapping[int, Chooser]) -> Tensor:
+    """The next token of each row (B): rows that nobody chooses for get their likeliest."""
+    scores_BV = logits_BV.float()
+    by_sampling: dict[tuple[float, float], list[int]] = {}
+    for row, chooser in sorted(rows.items()):
+        by_sampling.setdefault((chooser.sampling.temperature, chooser.sampling.top_p), []).append(row)
+    for (temperature, top_p), members in by_sampling.items():
+        steps = processors(Sampling(temperature, top_p), [rows[row].generator for row in members])
+        if len(members) == len(scores_BV):
+            scores_BV = steps(None, scores_BV)
+        elif steps:
+            scores_BV[members] = steps(None, scores_BV[members])
+    return scores_BV.argmax(dim=-1)

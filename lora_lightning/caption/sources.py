@@ -8,8 +8,8 @@ from lora_lightning.errors import ModelError
 from lora_lightning.models import hub
 from lora_lightning.models.config import EMBEDDED
 
-FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors"]
-HINT = "Give joycaption, joycaption-alpha-two, a folder with config.json, or a Hub id such as owner/name."
+FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.csv", "*.safetensors"]
+HINT = f"Give {', '.join(PUBLISHED)}, a folder with config.json, or a Hub id such as owner/name."
 
 
 @dataclass(frozen=True)

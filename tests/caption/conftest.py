@@ -14,6 +14,18 @@ from tests.publish.conftest import hub  # noqa: F401 - a fixture
 PHOTOS = ("camera.png", "chelsea.png", "coffee.png", "coins.png", "rocket.jpg")
 
 
+def described(captioner, requests, size=4):
+    """The answers of a streaming captioner, in the order of the requests."""
+    stream = captioner.stream(size)
+    for key, request in enumerate(requests):
+        stream.put(key, request)
+    told = {}
+    while stream.keys:
+        told |= {each.key: each.answer for each in stream.step()}
+    stream.close()
+    return [told[key] for key in range(len(requests))]
+
+
 @pytest.fixture(scope="session")
 def captioner(tiny_captioner):
     from lora_lightning.caption.captioners.llava import build
@@ -39,7 +51,8 @@ def dataset(imported, workspace):
 def make_recipe(tiny_captioner):
     def make(**caption):
         settings = {"captioner": str(tiny_captioner), "max_tokens": 6, "batch_size": 2} | caption
-        return recipe.parse({"name": "described", "dataset": {"name": "photos"}, "caption": settings})
+        top = {name: settings.pop(name) for name in ("trigger", "seed") if name in settings}
+        return recipe.parse({"name": "described", "dataset": {"name": "photos"}, "caption": settings} | top)
 
     return make
 

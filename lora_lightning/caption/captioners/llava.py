@@ -1,111 +1,98 @@
 """Captioners of the LLaVA architecture: JoyCaption, captioner-mini, or any other folder that transformers opens.
 
-Shapes: B batch, L tokens (padded on the left).
+Shapes: L tokens.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    BatchFeature,
-    GenerationConfig,
-    PreTrainedModel,
-    ProcessorMixin,
-)
+from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, PreTrainedModel, ProcessorMixin
 
-from lora_lightning.caption.base import Request, Sampling
-from lora_lightning.caption.noise import processors
+from lora_lightning.caption.base import Quantize, Request
+from lora_lightning.caption.captioners._models import open_model, set_endings
+from lora_lightning.caption.decoder import Decoder
+from lora_lightning.caption.streams import Rows
 from lora_lightning.errors import ModelError
+
+MODEL_TYPES = ("llava",)
+KEEP = ("model.vision_tower", "model.multi_modal_projector", "lm_head")
+
+LANCZOS = Image.Resampling.LANCZOS
+"""As JoyCaption was trained."""
 
 SYSTEM = "You are a helpful image captioner."
 """JoyCaption's own (fpgaminer/joycaption, README)."""
 
-SMALL_BYTES = 2 * 2**30
 
-
-def build(folder: Path, device: torch.device) -> "Llava":
+def build(folder: Path, device: torch.device, quantize: Quantize = "none") -> "Llava":
     """Open a captioner.
 
-    On a GPU it works in bf16; on the CPU in bf16 too when it is large, for memory and speed, else in exact fp32.
-
     Raises:
-        ModelError: the folder is damaged, incomplete, or holds another architecture.
+        ModelError: the folder is damaged or incomplete.
     """
-    weights_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    dtype = torch.float32 if device.type == "cpu" and weights_bytes < SMALL_BYTES else torch.bfloat16
-    try:
-        kind = AutoConfig.from_pretrained(folder).model_type
-        if kind != "llava":
-            raise ModelError(f"captioner {folder} is a {kind}, not a LLaVA", "Give a LLaVA such as joycaption.")
+    opened = open_model(
+        folder,
+        device,
+        quantize,
+        AutoModelForImageTextToText,
         # Pillow resizes the same on every machine; the torchvision backend has no LANCZOS on a GPU.
-        processor = AutoProcessor.from_pretrained(folder, backend="pil")
-        model, loading = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=dtype, device_map={"": device}, use_safetensors=True, output_loading_info=True
-        )
-    except (ModelError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # damaged files may raise anything
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"captioner {folder} cannot be opened: {first}", "Download it again.") from error
-    if loading["missing_keys"]:
-        missing = sorted(loading["missing_keys"])
-        raise ModelError(f"captioner {folder} lacks {len(missing)} weights, such as {missing[0]}", "Download it again.")
-    return Llava(processor, model)
+        lambda: AutoProcessor.from_pretrained(folder, backend="pil"),
+        KEEP,
+    )
+    return Llava(opened.processor, opened.model, recordable=quantize == "none")
 
 
 class Llava:
-    """A LLaVA with its processor."""
+    """A LLaVA with its processor.
 
-    def __init__(self, processor: ProcessorMixin, model: PreTrainedModel) -> None:
-        self.processor, self.model = processor, model.eval()
+    Args:
+        processor: of pictures and text.
+        model: the LLaVA.
+        recordable: whether its steps can become a CUDA graph.
+    """
+
+    def __init__(self, processor: ProcessorMixin, model: PreTrainedModel, *, recordable: bool = True) -> None:
+        self.processor, self.model = processor, model
         self.tokenizer = processor.tokenizer
-        self.tokenizer.padding_side = "left"  # on the right, shorter rows get wrong captions without an error
-        if self.tokenizer.pad_token is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
-        # A checkpoint brings its own temperature, top-p, top-k and suppressed tokens; what the recipe says counts.
-        self.model.generation_config = GenerationConfig(
-            eos_token_id=model.generation_config.eos_token_id,
-            pad_token_id=self.tokenizer.pad_token_id,
-            bos_token_id=self.tokenizer.bos_token_id,
-        )
+        self.ends = set_endings(model, self.tokenizer)
+        self._recordable = recordable
+        self._lock = Lock()
 
-    @torch.inference_mode()
-    def describe(self, requests: Sequence[Request], sampling: Sampling) -> list[str]:
-        """One text a request; each depends on its own picture, prompt and seed."""
-        inputs = self.inputs(requests).to(self.model.device)
-        inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
-        ids_BL = self.model.generate(
-            **inputs,
-            max_new_tokens=sampling.max_tokens,
-            do_sample=False,
-            logits_processor=processors(sampling, [request.seed for request in requests], self.model.device),
-        )
-        written_BL = ids_BL[:, inputs["input_ids"].shape[1] :]
-        texts: list[str] = self.tokenizer.batch_decode(
-            written_BL, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return texts
+    def stream(self, size: int) -> Rows:
+        """Describe `size` pictures at once, each answer depending on its own picture, prompt and seed."""
+        decoder = Decoder(self.model, size, graph=self._recordable)
+        return Rows(decoder, size, self.inputs, self.read, self.ends, self.model.device)
 
-    def inputs(self, requests: Sequence[Request]) -> BatchFeature:
-        """What the model reads: `input_ids` and `attention_mask` (BL, padded left) and `pixel_values`."""
-        texts = [self.text(request.prompt) for request in requests]
-        inputs = self.processor(
-            text=texts,
-            images=[request.image for request in requests],
-            return_tensors="pt",
-            padding="longest",
-            resample=Image.Resampling.LANCZOS,  # as JoyCaption was trained
-            add_special_tokens=not self._begins(texts[0]),
-        )
-        self._check(inputs["input_ids"], inputs["attention_mask"], texts[0])
+    def read(self, ids: Sequence[int]) -> str:
+        """The text of tokens."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def inputs(self, request: Request) -> BatchFeature:
+        """What the model reads: `input_ids` (1L) and `pixel_values`."""
+        text = self.text(request.prompt)
+        image = self._resized(request.image)
+        with self._lock:  # a fast tokenizer may fail when two threads use it at once
+            inputs = self.processor(
+                text=text,
+                images=image,
+                return_tensors="pt",
+                resample=LANCZOS,
+                add_special_tokens=not self._begins(text),
+            )
+        self._check(inputs["input_ids"], text)
         return inputs
+
+    def _resized(self, image: Image.Image) -> Image.Image:
+        """The picture in the size that the model reads, where that is one size for all: the costly part, ahead."""
+        size = dict(self.processor.image_processor.size)
+        if size.get("width") and size.get("height"):
+            return image.resize((size["width"], size["height"]), LANCZOS)
+        return image
 
     def text(self, prompt: str) -> str:
         """The conversation in the model's own template.
@@ -138,15 +125,15 @@ class Llava:
         bos = self.tokenizer.bos_token
         return bool(bos) and text.startswith(bos)
 
-    def _check(self, ids_BL: Tensor, mask_BL: Tensor, text: str) -> None:
+    def _check(self, ids_1L: Tensor, text: str) -> None:
         """Our own invariants: what breaks them gives fluent nonsense, not an error."""
-        assert bool((mask_BL.diff(dim=1) >= 0).all()), "rows must be padded on the left"
-        pictures_B = (ids_BL == self.tokenizer.convert_tokens_to_ids(self.processor.image_token)).sum(dim=1)
-        assert bool((pictures_B == _picture_tokens(self.model.config)).all()), f"picture tokens {pictures_B.tolist()}"
-        if self.tokenizer.bos_token_id is not None:
-            adds = self.tokenizer.bos_token_id in self.tokenizer("").input_ids
-            begun_B = ((ids_BL == self.tokenizer.bos_token_id) & mask_BL.bool()).sum(dim=1)
-            assert bool((begun_B == int(adds or self._begins(text))).all()), f"BOS tokens {begun_B.tolist()}"
+        ids = ids_1L[0].tolist()
+        pictures = ids.count(self.tokenizer.convert_tokens_to_ids(self.processor.image_token))
+        assert pictures == _picture_tokens(self.model.config), f"{pictures} picture tokens"
+        bos = self.tokenizer.bos_token_id
+        if bos is not None:
+            adds = bos in self.tokenizer("").input_ids
+            assert ids.count(bos) == int(adds or self._begins(text)), f"{ids.count(bos)} BOS tokens"
 
 
 def _picture_tokens(config: Any) -> int:
