@@ -3,7 +3,13 @@
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    FluxKontextPipeline,
+    FluxPipeline,
+    FluxTransformer2DModel,
+)
 from tokenizers import Tokenizer, decoders
 from tokenizers import models as tokenizer_models
 from tokenizers.pre_tokenizers import ByteLevel
@@ -36,8 +42,8 @@ JOYCAPTION_TEMPLATE = """\
 {%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"""
 
 
-def build_flux(folder: Path, *, seed: int = 0, guidance_embeds: bool = True) -> Path:
-    """Write a FLUX pipeline of 0.6 M random parameters: dev-like, or schnell-like without guidance."""
+def build_flux(folder: Path, *, seed: int = 0, guidance_embeds: bool = True, kontext: bool = False) -> Path:
+    """Write a FLUX.1 pipeline of 0.6 M random parameters: dev-like, schnell-like without guidance, or Kontext."""
     torch.manual_seed(seed)
     clip_tokenizer, t5_tokenizer = _clip_tokenizer(), _t5_tokenizer()
     clip = CLIPTextModel(
@@ -70,7 +76,7 @@ def build_flux(folder: Path, *, seed: int = 0, guidance_embeds: bool = True) -> 
             decoder_start_token_id=0,
         )
     )
-    pipeline = FluxPipeline(
+    pipeline = (FluxKontextPipeline if kontext else FluxPipeline)(
         scheduler=_scheduler(dynamic_shifting=guidance_embeds),
         vae=_vae(),
         text_encoder=clip,

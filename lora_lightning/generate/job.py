@@ -115,7 +115,7 @@ def _draw(
 ) -> float:
     """Draw what is missing; returns the seconds that it took, without loading."""
     dtype = torch.float32 if recipe.train.precision == "32-true" else torch.bfloat16
-    family = open_family(recipe.model.base, device=device, dtype=dtype)
+    family = open_family(recipe.model.base, device=device, dtype=dtype, files=recipe.model.files.model_dump())
     texts = _texts(family, missing, reporter)
     reporter.phase("loading the model")
     transformer = family.load_transformer("nf4" if wants_low_vram(recipe.model.low_vram, device) else "none")

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-LOW_VRAM_BELOW_GIB = 40
+from lora_lightning.models.config import LOW_VRAM_BELOW_GIB
 
 
 def choose_device() -> torch.device:

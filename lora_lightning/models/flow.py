@@ -1,49 +1,11 @@
 """Flow matching as FLUX trains it: short pure functions, each the equation of its docstring.
 
 Shapes: B batch, C latent channels, H W latent rows and columns, L tokens, D features of a token.
-Rectified flow: Liu et al. 2022 (arXiv 2209.03003); logit-normal sigma and the shift: Esser et al. 2024
-(arXiv 2403.03206), sections 3.1 and 5.3.2; FLUX's mu: black-forest-labs/flux, src/flux/sampling.py.
+Rectified flow: Liu et al. 2022 (arXiv 2209.03003). How sigma is drawn: train/timesteps.py.
 """
-
-import math
 
 import torch
 from torch import Tensor
-
-BASE_TOKENS, MAX_TOKENS = 256, 4096
-BASE_MU, MAX_MU = 0.5, 1.15
-
-
-def logit_normal(count: int, generator: torch.Generator) -> Tensor:
-    """Draw sigma = sigmoid(z), z ~ N(0, 1): most of the training between the ends. Shape (B,), fp32."""
-    return torch.sigmoid(torch.randn(count, generator=generator))
-
-
-def uniform(count: int, generator: torch.Generator) -> Tensor:
-    """Draw sigma ~ U(0, 1). Shape (B,), fp32."""
-    return torch.rand(count, generator=generator)
-
-
-SAMPLERS = {"logit_normal": logit_normal, "uniform": uniform}
-"""How sigma is drawn, by the recipe's name for it."""
-
-
-def resolution_mu(tokens: int) -> float:
-    """mu(L) = m L + b, the line through (256, 0.5) and (4096, 1.15), L = (height / 16) (width / 16)."""
-    m = (MAX_MU - BASE_MU) / (MAX_TOKENS - BASE_TOKENS)
-    return BASE_MU + m * (tokens - BASE_TOKENS)
-
-
-def shift_factor(shift: str | float, tokens: int) -> float:
-    """The k of `shift_sigma`: 1 for `none`, exp(mu(L)) for `resolution`, or the number itself."""
-    if shift == "none":
-        return 1.0
-    return math.exp(resolution_mu(tokens)) if shift == "resolution" else float(shift)
-
-
-def shift_sigma(sigma_B: Tensor, k: float) -> Tensor:
-    """Move sigma to k sigma / (1 + (k - 1) sigma): towards noise for k > 1."""
-    return k * sigma_B / (1 + (k - 1) * sigma_B)
 
 
 def interpolate(x0_BCHW: Tensor, noise_BCHW: Tensor, sigma_B: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Models from the Hugging Face Hub: the local cache first, then one download; importing this needs no torch."""
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, snapshot_download
@@ -13,14 +14,21 @@ REACH_SECONDS = 10.0
 """How long the Hub may take to answer before it counts as unreachable; a download may take as long as it likes."""
 
 
-def fetch(repo: str, patterns: list[str]) -> Path:
+def fetch(repo: str, patterns: list[str], whole: Callable[[Path], bool] = Path.is_dir) -> Path:
     """The local folder of a Hub repository's files; once downloaded, no network is asked again.
+
+    Args:
+        repo: its id.
+        patterns: of the files that are wanted.
+        whole: whether a local folder holds them all; if not, what is missing is downloaded.
 
     Raises:
         ModelError: it is absent, private, gated, or the Hub does not answer within seconds.
     """
     try:
-        return Path(snapshot_download(repo, allow_patterns=patterns, local_files_only=True))
+        folder = Path(snapshot_download(repo, allow_patterns=patterns, local_files_only=True))
+        if whole(folder) or constants.HF_HUB_OFFLINE:
+            return folder
     except (OSError, HFValidationError):
         pass
     if constants.HF_HUB_OFFLINE:

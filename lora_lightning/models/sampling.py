@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, FluxKontextPipeline
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from lora_lightning.models.base import TextEmbedding
 from lora_lightning.models.device import isolated_rng
+from lora_lightning.models.lora import without_assistant
 from lora_lightning.runs.files import write_atomic
 
 
@@ -32,7 +33,11 @@ class Shot:
 
 
 def draw(
-    pipeline: DiffusionPipeline, shot: Shot, text: TextEmbedding, between_steps: Callable[[], None] | None = None
+    pipeline: DiffusionPipeline,
+    shot: Shot,
+    text: TextEmbedding,
+    between_steps: Callable[[], None] | None = None,
+    reference: Image.Image | None = None,
 ) -> Image.Image:
     """Draw one picture.
 
@@ -44,6 +49,7 @@ def draw(
         shot: what to draw.
         text: the embedding of the shot's prompt.
         between_steps: called after each denoising step; may raise to give up.
+        reference: a picture to edit, for models that take one; used at its own size.
     """
 
     def called(_pipeline: Any, _step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -52,19 +58,24 @@ def draw(
         return tensors
 
     transformer = pipeline.transformer
+    options: dict[str, Any] = {"image": reference} if reference else {}
+    if isinstance(pipeline, FluxKontextPipeline):
+        options |= {"_auto_resize": False, "max_area": shot.width * shot.height}
+    if text.pooled_BD.shape[-1]:
+        options["pooled_prompt_embeds"] = text.pooled_BD.to(transformer.device)
     training = transformer.training
     transformer.eval()
     try:
-        with isolated_rng(), torch.no_grad():
+        with isolated_rng(), torch.no_grad(), without_assistant(transformer):
             pictures = pipeline(
                 prompt_embeds=text.sequence_BLD.to(transformer.device),
-                pooled_prompt_embeds=text.pooled_BD.to(transformer.device),
                 width=shot.width,
                 height=shot.height,
                 num_inference_steps=shot.steps,
                 guidance_scale=shot.guidance,
                 generator=torch.Generator("cpu").manual_seed(shot.seed),
                 callback_on_step_end=called,
+                **options,
             ).images
     finally:
         transformer.train(training)

@@ -12,10 +12,10 @@ CPU = torch.device("cpu")
 def make_lora(workspace, tiny_flux):
     """A finished LoRA with random weights, written as training writes it."""
 
-    def make(name, seed=1, rank=4):
+    def make(name, seed=1, rank=4, kind="lora"):
         family = open_family(str(tiny_flux), device=CPU, dtype=torch.float32)
         transformer = family.load_transformer()
-        lora.inject(transformer, rank=rank, alpha=rank, targets=family.lora_targets["all"], seed=seed)
+        lora.inject(transformer, rank=rank, alpha=rank, targets=family.lora_targets["all"], seed=seed, kind=kind)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for parameter in lora.trainable(transformer).values():

@@ -4,10 +4,11 @@ import torch
 from diffusers import FluxPipeline
 from safetensors.torch import load_file, save_file
 
-from lora_lightning.errors import LoraFileError
+from lora_lightning.errors import InputError, LoraFileError
 from lora_lightning.generate.library import LoraSource
 from lora_lightning.generate.mix import Mix
 from lora_lightning.generate.prompt import Lora
+from lora_lightning.models.lora import delta_OI
 from lora_lightning.models.sampling import Shot, draw
 
 SHOT = Shot("a fox", 7, 64, 64, 3, 3.5)
@@ -71,6 +72,29 @@ def test_two_loras_add_up_exactly(pipeline, sources):
     torch.testing.assert_close(pipeline.transformer.get_submodule(name)(x_BI), expected, rtol=0, atol=1e-6)
 
 
+def test_a_dora_acts_before_the_others_and_alone_of_its_kind(pipeline, sources, make_lora):
+    """W x + delta_dora x + 0.5 delta_lora x, in whatever order they are named."""
+    dora = LoraSource("dora", make_lora("dora", 3, kind="dora"))
+    both = sources | {"dora": dora}
+    mix = Mix(pipeline, both)
+    mix.use([Lora("ink", 0.5), Lora("dora", 1.0)])
+    layer = pipeline.transformer.get_submodule("transformer_blocks.0.attn.to_q")
+    linear, adapter = layer.get_base_layer(), mix._adapters
+    delta = delta_OI(layer, adapter["dora"]) + delta_OI(layer, adapter["ink"])
+    x_BI = torch.randn(5, linear.in_features, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.linear(x_BI, linear.weight + delta, linear.bias)
+    torch.testing.assert_close(layer(x_BI), expected, rtol=0, atol=1e-4)
+    with pytest.raises(InputError, match="'dora' and 'again' are both DoRAs"):
+        Mix(pipeline_like(pipeline), both | {"again": LoraSource("again", dora.path)}).use(
+            [Lora("dora", 1.0), Lora("again", 1.0)]
+        )
+
+
+def pipeline_like(pipeline):
+    pipeline.unload_lora_weights()
+    return pipeline
+
+
 def _truncated(path):
     path.write_bytes(path.read_bytes()[:500])
 
@@ -80,13 +104,13 @@ def _for_another_model(path):
     save_file({key: torch.zeros(2 * t.shape[0], 2 * t.shape[1]) for key, t in tensors.items()}, path)
 
 
-def _of_another_layout(path):
-    key = "diffusion_model.double_blocks.0.img_attn.qkv.lora_"
-    save_file({f"{key}A.weight": torch.zeros(4, 64), f"{key}B.weight": torch.zeros(192, 4)}, path)
+def _of_stable_diffusion(path):
+    key = "lora_unet_input_blocks_4_1_proj_in.lora_"
+    save_file({f"{key}down.weight": torch.zeros(4, 64), f"{key}up.weight": torch.zeros(192, 4)}, path)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize("spoil", [_truncated, _for_another_model, _of_another_layout])
+@pytest.mark.parametrize("spoil", [_truncated, _for_another_model, _of_stable_diffusion])
 def test_a_file_that_cannot_act_is_named(pipeline, make_lora, spoil):
     path = make_lora("spoilt")
     spoil(path)

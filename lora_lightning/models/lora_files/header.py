@@ -6,10 +6,16 @@ from datetime import UTC, datetime
 
 from lora_lightning import __version__
 
-BFL = "https://github.com/black-forest-labs/flux"
+BFL = {"flux1": "https://github.com/black-forest-labs/flux", "flux2": "https://github.com/black-forest-labs/flux2"}
+DEV_LICENCE = "FLUX.1 [dev] Non-Commercial License"
 LICENCES = {
-    "black-forest-labs/FLUX.1-dev": "FLUX.1 [dev] Non-Commercial License",
+    "black-forest-labs/FLUX.1-dev": DEV_LICENCE,
+    "black-forest-labs/FLUX.1-Krea-dev": DEV_LICENCE,
+    "black-forest-labs/FLUX.1-Kontext-dev": DEV_LICENCE,
     "black-forest-labs/FLUX.1-schnell": "apache-2.0",
+    "black-forest-labs/FLUX.2-dev": "FLUX Non-Commercial License",
+    "black-forest-labs/FLUX.2-klein-base-9B": "FLUX Non-Commercial License",
+    "black-forest-labs/FLUX.2-klein-base-4B": "apache-2.0",
 }
 
 
@@ -45,10 +51,11 @@ def header(facts: TrainingFacts) -> dict[str, str]:
     `ss_network_alpha` is what was trained with: the file's weights already carry alpha / rank.
     """
     largest = max(facts.resolutions)
+    version = "flux2" if facts.architecture.startswith("flux-2") else "flux1"
     values = {
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": f"{facts.architecture}/lora",
-        "modelspec.implementation": BFL,
+        "modelspec.implementation": BFL[version],
         "modelspec.title": facts.name,
         "modelspec.author": "",
         "modelspec.date": datetime.fromtimestamp(facts.finished, UTC).isoformat(timespec="seconds"),
@@ -58,7 +65,7 @@ def header(facts: TrainingFacts) -> dict[str, str]:
         "modelspec.prediction_type": "flow_matching",
         "modelspec.thumbnail": facts.thumbnail,
         "ss_output_name": facts.name,
-        "ss_base_model_version": "flux1",
+        "ss_base_model_version": version,
         "ss_sd_model_name": facts.base,
         "ss_network_module": "networks.lora_flux",
         "ss_network_dim": str(facts.rank),
