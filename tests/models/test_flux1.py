@@ -5,7 +5,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, FluxPipeline
+from diffusers import AutoencoderKL, FluxKontextPipeline, FluxPipeline
+from PIL import Image
 
 from lora_lightning.errors import ModelError
 from lora_lightning.models.base import TextEmbedding, open_family
@@ -104,14 +105,63 @@ def test_drawing_equals_the_stock_pipeline_bit_for_bit(model, folder, request):
     assert np.array_equal(np.asarray(picture), np.asarray(wanted))
 
 
+def test_kontext_appends_the_reference_at_a_position_of_its_own(kontext):
+    """Rows and columns from zero, and 1 before them; only the drawn picture's velocity comes back."""
+    transformer = kontext.load_transformer()
+    x, reference, sigma = torch.randn(2, 16, 6, 10), torch.randn(2, 16, 4, 8), torch.tensor([0.3, 0.9])
+    text = TextEmbedding(torch.randn(2, 32, 32), torch.randn(2, 32))
+    packed, ids = [], []
+    for picture, (latents, height, width) in enumerate([(x, 6, 10), (reference, 4, 8)]):
+        packed.append(FluxKontextPipeline._pack_latents(latents, 2, 16, height, width))
+        ids.append(FluxKontextPipeline._prepare_latent_image_ids(2, height // 2, width // 2, "cpu", torch.float32))
+        ids[-1][..., 0] = picture
+    with torch.no_grad():
+        ours = kontext.velocity(transformer, x, sigma, text, reference)
+        wanted = transformer(
+            hidden_states=torch.cat(packed, dim=1),
+            timestep=sigma,
+            guidance=torch.ones(2),
+            pooled_projections=text.pooled_BD,
+            encoder_hidden_states=text.sequence_BLD,
+            txt_ids=torch.zeros(32, 3),
+            img_ids=torch.cat(ids),
+        ).sample[:, :15]
+        assert not torch.equal(ours, kontext.velocity(transformer, x, sigma, text))
+    assert torch.equal(ours, FluxKontextPipeline._unpack_latents(wanted, 48, 80, 8))
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_kontext_draws_as_the_stock_pipeline_does(kontext, tiny_kontext, edited):
+    shot = Shot("bluer", seed=7, width=64, height=96, steps=2, guidance=2.5)
+    reference = Image.effect_noise((96, 64), 90).convert("RGB") if edited else None
+    text = kontext.encode_text([shot.prompt])
+    picture = draw(kontext.pipeline(kontext.load_transformer()), shot, text, reference=reference)
+    stock = FluxKontextPipeline.from_pretrained(tiny_kontext, dtype=torch.float32)
+    stock.set_progress_bar_config(disable=True)
+    wanted = stock(
+        image=reference,
+        prompt="bluer",
+        width=64,
+        height=96,
+        max_area=64 * 96,
+        _auto_resize=False,
+        num_inference_steps=2,
+        guidance_scale=2.5,
+        max_sequence_length=32,
+        generator=torch.Generator().manual_seed(7),
+    ).images[0]
+    assert picture.size == (64, 96)
+    assert np.array_equal(np.asarray(picture), np.asarray(wanted))
+
+
 def test_parts_are_loaded_only_when_needed_and_let_go(flux):
-    assert not flux._parts
+    assert not flux.parts.kept
     flux.encode_image(torch.zeros(1, 3, 32, 32))
-    assert list(flux._parts) == ["vae torch.float32"]
+    assert list(flux.parts.kept) == ["vae torch.float32"]
     flux.release()
-    assert not flux._parts
+    assert not flux.parts.kept
     assert not any(weight.requires_grad for weight in flux.load_transformer().parameters())
-    assert not flux._parts
+    assert not flux.parts.kept
 
 
 def test_a_damaged_weight_file_is_named(tiny_flux, tmp_path):

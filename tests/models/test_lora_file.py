@@ -41,10 +41,11 @@ FACTS = TrainingFacts(
 )
 
 
-def trained(family, rank=4, alpha=8.0):
+def trained(family, rank=4, alpha=8.0, targets="all", **options):
     """A transformer whose adapter does something."""
     transformer = family.load_transformer()
-    lora.inject(transformer, rank=rank, alpha=alpha, targets=family.lora_targets["all"], seed=0)
+    targets = family.lora_targets.get(targets, targets)
+    lora.inject(transformer, rank=rank, alpha=alpha, targets=targets, seed=0, **options)
     generator = torch.Generator().manual_seed(1)
     for name, weight in lora.trainable(transformer).items():
         if ".lora_B." in name:

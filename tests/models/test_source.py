@@ -103,6 +103,29 @@ def ask(tmp_path):
     return run
 
 
+@pytest.fixture
+def begun(tmp_path, tiny_flux):
+    """A download that was cut off: the configurations are in the Hub's cache, the weights are not."""
+    snapshot = tmp_path / "hf" / "hub" / "models--somebody--gated-model" / "snapshots" / "0123abc"
+    shutil.copytree(tiny_flux, snapshot, ignore=shutil.ignore_patterns("*.safetensors"))
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("0123abc")
+
+
+def test_a_download_that_was_cut_off_is_completed_or_said_to_be_incomplete(ask, begun):
+    assert "the local copy of somebody/gated-model is incomplete: text_encoder" in ask(
+        "somebody/gated-model", HF_HUB_OFFLINE="1"
+    )
+    server = HTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0"}
+    try:
+        assert "somebody/gated-model is gated" in ask("somebody/gated-model", **address)  # so it was asked for
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 def test_the_hub_says_no_and_the_way_out_is_told(ask):
     server = HTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
