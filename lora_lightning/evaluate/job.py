@@ -61,7 +61,7 @@ def run(recipe: "Recipe", workspace: Workspace, reporter: Reporter) -> Outcome:
     ]
     device = choose_device()
     dtype = torch.float32 if recipe.train.precision == "32-true" else torch.bfloat16
-    family = open_family(recipe.model.base, device=device, dtype=dtype)
+    family = open_family(recipe.model.base, device=device, dtype=dtype, files=recipe.model.files.model_dump())
     drawn = _draw(family, workspace.lora(recipe.name), cells, shots, reporter)
     family.release()
     reporter.phase("measuring")

@@ -1,20 +1,18 @@
 """Lightning's loops as a run shows them: progress, figures, and an end between steps when a stop is requested."""
 
 import math
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import astuple
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lora_lightning.errors import Diverged
-from lora_lightning.runs.reporter import Reporter
+from lora_lightning.runs.reporter import Asked, Reporter
 
 FLUSH_EVERY_SECONDS = 0.5
 FINAL_LOSS_STEPS = 50
@@ -24,9 +22,10 @@ class Report(Callback):
     """Feeds a Reporter from `fit` or `predict`.
 
     In fit it is the first callback: it collects each step's loss, and whatever else `figures` gives,
-    without waiting for the device; they are fetched and written twice a second. A requested stop ends the fit after
-    the step at hand; the job asks `reporter.check_stop()` afterwards. In predict it is the last callback, after the one
-    that stores the batch, and raises Stopped between batches.
+    without waiting for the device; they are fetched and written twice a second. What is asked of the run it looks up
+    once a step, for the other callbacks too: `asked`. A requested stop ends the fit after the step at hand; the job
+    asks `reporter.check_stop()` afterwards. In predict it is the last callback, after the one that stores the batch,
+    and raises Stopped between batches.
 
     Example:
         report = Report(reporter, "captioning", total=len(pictures), count=len)
@@ -36,6 +35,7 @@ class Report(Callback):
         reporter: of the run.
         phase: what the loop is called.
         figures: fit: scalars of the step just made, beside its loss.
+        gather: fit: what is asked of each of the processes that train together.
         total: predict: units of work; fit counts its steps.
         done: predict: units that existed before.
         count: predict: units in a batch.
@@ -47,6 +47,7 @@ class Report(Callback):
         phase: str,
         *,
         figures: Callable[[], Mapping[str, float | Tensor]] = dict,
+        gather: Callable[[Asked], list[Asked]] = lambda asked: [asked],
         total: int = 0,
         done: int = 0,
         count: Callable[[Any], int] = len,
@@ -54,11 +55,11 @@ class Report(Callback):
         self.reporter = reporter
         self.seconds: dict[str, float] = {}
         self._phase, self._total, self._done, self._count = phase, total, done, count
-        self._figures, self._losses = figures, list[Tensor]()
+        self._figures, self._losses, self._gather = figures, list[Tensor](), gather
+        self.asked = Asked()
         self._rows: list[dict[str, float | Tensor]] = []
         self._last: deque[float] = deque(maxlen=FINAL_LOSS_STEPS)
         self._trainer: Trainer | None = None
-        self._handler: Any = None
         self._first_step = 0
         self._flushed = self._clock = time.monotonic()
 
@@ -86,36 +87,36 @@ class Report(Callback):
             self.reporter.phase(self._phase, self._total, self._done)
 
     def flush(self) -> None:
-        """Fetch the figures of the steps since the last time, and write them.
-
-        Raises:
-            Diverged: a loss is not finite.
-        """
+        """Fetch the figures of the steps since the last time, and write those that are numbers."""
         rows, self._rows = [_fetched(row) for row in self._rows], []
         self._flushed = time.monotonic()
         self._count_time(self._phase)
         for row in rows:
             step, figures = int(row.pop("step")), row
-            if not math.isfinite(figures["loss"]):
-                raise Diverged(
-                    f"the loss became {figures['loss']} at step {step}",
-                    "Lower train.learning_rate and start anew; the last checkpoint before it is kept.",
-                )
-            self._last.append(figures["loss"])
-            self.reporter.metric(step, **figures)
-            if self._trainer and self._trainer.logger:
-                self._trainer.logger.log_metrics(figures, step)
+            if "loss" in figures:
+                self._last.append(figures["loss"])
+            self.write(step, figures)
         if rows:
-            figures = rows[-1] | {"loss": self.final_loss or 0.0, "steps_per_second": self.steps_per_second}
+            shown = {name: value for name, value in rows[-1].items() if "/" not in name}
+            figures = shown | {"loss": self.final_loss or 0.0, "steps_per_second": self.steps_per_second}
             self.reporter.advance(self._done, **figures)
 
+    def write(self, step: int, figures: dict[str, float]) -> None:
+        """Write figures of a step to metrics.jsonl and TensorBoard."""
+        self.reporter.metric(step, **figures)
+        if self._trainer and self._trainer.logger:
+            self._trainer.logger.log_metrics(figures, step)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Note our SIGTERM handler before Lightning replaces it."""
-        self._handler = signal.getsignal(signal.SIGTERM)
+        """Keep our handlers of signals, which only set a flag.
+
+        Lightning's ends the process with code 0, in the middle of things, and with several processes it broadcasts from
+        within the handler, which the others do not expect.
+        """
+        trainer._signal_connector.register_signal_handlers = _nothing  # type: ignore[method-assign]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin, or go on from a checkpoint."""
-        self._restore_handler()
         self._trainer, self._total = trainer, trainer.max_steps
         self._first_step = self._done = trainer.global_step
         self.reporter.phase(self._phase, self._total, self._done)
@@ -129,11 +130,15 @@ class Report(Callback):
         if trainer.global_step == self._done:
             return
         self._done = trainer.global_step
-        self._rows.append({"step": self._done, "loss": _sum(self._losses), **self._figures()})
+        loss = trainer.strategy.reduce(_sum(self._losses).clone(), reduce_op="mean")  # it may be changed in place
+        assert isinstance(loss, Tensor)
+        self._rows.append({"step": self._done, "loss": loss, **self._figures()})
         self._losses = []
         if time.monotonic() - self._flushed >= FLUSH_EVERY_SECONDS:
             self.flush()
-        if self.reporter.stop_requested:
+        asked = self._gather(self.reporter.asked())
+        self.asked = Asked(*(any(of_each) for of_each in zip(*map(astuple, asked), strict=True)))
+        if self.asked.stop:
             trainer.should_stop = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -143,7 +148,6 @@ class Report(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin."""
-        self._restore_handler()
         self.reporter.phase(self._phase, self._total, self._done)
 
     def on_predict_batch_end(
@@ -166,15 +170,14 @@ class Report(Callback):
         if self.reporter.stop_requested:
             self.reporter.phase(self._phase, self._total, self._done)
 
-    def _restore_handler(self) -> None:
-        """Lightning ends the process with code 0 on SIGTERM, in the middle of things; ours only sets a flag."""
-        if self._handler is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._handler)
-
     def _count_time(self, phase: str) -> None:
         now = time.monotonic()
         self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._clock
         self._clock = now
+
+
+def _nothing() -> None:
+    """In place of registering handlers."""
 
 
 def _sum(losses: list[Tensor]) -> Tensor:
@@ -183,4 +186,6 @@ def _sum(losses: list[Tensor]) -> Tensor:
 
 
 def _fetched(row: Mapping[str, float | Tensor]) -> dict[str, float]:
-    return {name: float(value) for name, value in row.items()}
+    """Plain numbers; what is none (a skipped step, a band without a sample) is left out."""
+    plain = {name: float(value) for name, value in row.items()}
+    return {name: value for name, value in plain.items() if math.isfinite(value)}

@@ -40,6 +40,9 @@ class Status:
     started: float = 0.0
     updated: float = 0.0
     queue_order: float = 0.0
+    device: str = ""
+    error: str = ""
+    seconds: dict[str, float] | None = None
 
     @property
     def live(self) -> bool:
@@ -164,6 +167,9 @@ class RunFolder:
             started=stored.get("started", 0.0),
             updated=stored.get("updated", 0.0),
             queue_order=stored.get("queue_order", 0.0),
+            device=stored.get("device", ""),
+            error=stored.get("error", "") if state == "failed" else "",
+            seconds=stored.get("seconds", {}),
         )
 
     def metrics(self) -> list[dict[str, float]]:

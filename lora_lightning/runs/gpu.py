@@ -23,6 +23,8 @@ class Gpu:
     utilisation_percent: int
     temperature_celsius: int
     power_watts: float
+    capability: tuple[int, int] = (0, 0)
+    """What it computes with, such as (9, 0) for Hopper; (0, 0) where the driver does not say."""
 
 
 def gpus() -> list[Gpu]:
@@ -47,12 +49,15 @@ def _read(index: int) -> Gpu:
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     name = pynvml.nvmlDeviceGetName(handle)
-    temperature, power, busy = 0, 0.0, 0
+    temperature, power, busy, capability = 0, 0.0, 0, (0, 0)
     with suppress(pynvml.NVMLError):  # virtual GPUs report only some of these
         busy = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
         temperature = pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)
         power = pynvml.nvmlDeviceGetPowerUsage(handle) / 1000
-    return Gpu(index, str(name), memory.total >> 20, memory.used >> 20, busy, temperature, power)
+    with suppress(pynvml.NVMLError):
+        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+        capability = (int(major), int(minor))
+    return Gpu(index, str(name), memory.total >> 20, memory.used >> 20, busy, temperature, power, capability)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import psutil
 
-from lora_lightning.errors import NameProblem, Stopped, translate
-from lora_lightning.runs.files import write_json, write_text
+from lora_lightning.errors import InputError, NameProblem, Stopped, translate
+from lora_lightning.runs.files import Lock, write_json, write_text
 from lora_lightning.runs.folder import RESUMABLE, RunFolder
-from lora_lightning.runs.queue import wait_for_device
+from lora_lightning.runs.gpu import Device
+from lora_lightning.runs.queue import wait_for_devices
 from lora_lightning.runs.reporter import Outcome, Reporter
 from lora_lightning.workspace import Workspace, check_name
 
@@ -58,8 +60,24 @@ def reserve(workspace: Workspace, verb: str, name: str, recipe_yaml: str) -> Run
     return run
 
 
-def perform(workspace: Workspace, run: RunFolder, work: Work, *, needs_device: bool = True) -> Outcome:
+def perform(
+    workspace: Workspace,
+    run: RunFolder,
+    work: Work,
+    *,
+    needs_device: bool = True,
+    devices: int | Literal["auto"] = 1,
+    above: Reporter | None = None,
+) -> Outcome:
     """Do the work of a run in this process: hold its lock, wait for a device, record how it ended.
+
+    Args:
+        workspace: that the run lies in.
+        run: its folder.
+        work: what is done.
+        needs_device: whether it waits for a GPU (or the CPU) of its own.
+        devices: how many of them it needs at once; auto for all.
+        above: of the run that this one is a part of.
 
     Raises:
         NameProblem: another process works on this run.
@@ -67,16 +85,14 @@ def perform(workspace: Workspace, run: RunFolder, work: Work, *, needs_device: b
     """
     if not run.lock.acquire():
         raise NameProblem(f"run {run.name!r} is working already", f"Watch it, or `runs stop {run.name}` first.")
-    reporter = Reporter(run)
-    device_lock = None
+    reporter = Reporter(run, above)
+    taken: list[tuple[Device, Lock]] = []
     run.forget_stop(before=psutil.Process().create_time())
     run.write_state(started=time.time(), message="", hint="", ended=None)
     try:
-        with _logging_to(run), reporter.listening():
+        with _logging_to(run, alone=above is None), reporter.listening():
             if needs_device:
-                device, device_lock = wait_for_device(workspace, reporter)
-                _use(device.name)
-                run.write_state(device=device.name)
+                taken = _take_devices(workspace, reporter, devices)
             run.write_state(state="running", message="")
             return _recorded(run, lambda: work(reporter))
     except Stopped as stopped:
@@ -84,8 +100,8 @@ def perform(workspace: Workspace, run: RunFolder, work: Work, *, needs_device: b
         raise
     finally:
         run.forget_stop()
-        if device_lock:
-            device_lock.release()
+        for _, lock in taken:
+            lock.release()
         run.lock.release()
 
 
@@ -98,7 +114,8 @@ def _recorded(run: RunFolder, work: Callable[[], Outcome]) -> Outcome:
         if not isinstance(known, Stopped):
             log.error("%s", known.message)
             log.debug("%s", traceback.format_exc())
-            run.write_state(state="failed", message=known.message, hint=known.hint, ended=time.time())
+            told = {"message": known.message, "hint": known.hint, "error": type(known).__name__}
+            run.write_state(state="failed", ended=time.time(), **told)
         raise known from (None if known is error else error)
     seconds = round(time.monotonic() - started, 3)
     write_json(run.path / "result.json", {"made": outcome.made, "report": outcome.report, "seconds": seconds})
@@ -119,22 +136,34 @@ def _taken(run: RunFolder) -> NameProblem:
     )
 
 
-def _use(device: str) -> None:
-    """Show only the device in hand to the libraries imported from here on."""
-    if device.startswith("cuda-"):
-        os.environ["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda-")
+def _take_devices(workspace: Workspace, reporter: Reporter, count: int | Literal["auto"]) -> list[tuple[Device, Lock]]:
+    try:
+        taken = wait_for_devices(workspace, reporter, count)
+    except InputError as error:
+        reporter.run.write_state(state="failed", message=error.message, hint=error.hint, ended=time.time())
+        raise
+    names = [device.name for device, _ in taken]
+    _use(names)
+    reporter.run.write_state(device=", ".join(names))
+    return taken
+
+
+def _use(devices: list[str]) -> None:
+    """Show only the devices in hand to the libraries imported from here on."""
+    if devices[0].startswith("cuda-"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(device.removeprefix("cuda-") for device in devices)
 
 
 @contextmanager
-def _logging_to(run: RunFolder) -> Iterator[None]:
-    """Our log to stderr, everything to log.txt; a supervisor's log.txt is stderr already."""
+def _logging_to(run: RunFolder, *, alone: bool) -> Iterator[None]:
+    """Our log to stderr (unless the run above does that), everything to log.txt; a supervisor's is stderr already."""
     handlers: list[logging.Handler] = []
     supervised = _is_stderr(run.log_path)
     to_file = logging.StreamHandler(sys.stderr) if supervised else logging.FileHandler(run.log_path, encoding="utf-8")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     to_file.setLevel(logging.DEBUG)
     handlers.append(to_file)
-    if not supervised:
+    if alone and not supervised:
         to_terminal = logging.StreamHandler(sys.stderr)
         to_terminal.setFormatter(logging.Formatter("%(message)s"))
         to_terminal.setLevel(logging.INFO)

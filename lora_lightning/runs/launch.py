@@ -1,5 +1,6 @@
 """Starting, stopping and resuming work from the dashboard: the very commands a person would type."""
 
+import json
 import os
 import shutil
 import signal
@@ -13,7 +14,8 @@ from pathlib import Path
 import psutil
 
 from lora_lightning.errors import InputError
-from lora_lightning.runs.folder import LIVE, RESUMABLE, RunFolder
+from lora_lightning.runs.files import write_text
+from lora_lightning.runs.folder import RESUMABLE, RunFolder
 from lora_lightning.runs.job import reserve
 from lora_lightning.workspace import Workspace
 
@@ -34,6 +36,50 @@ def start(workspace: Workspace, verb: str, name: str, recipe_yaml: str) -> RunFo
     """
     run = reserve(workspace, verb, name, recipe_yaml)
     _detach(run, command(workspace, verb, str(run.recipe_path)))
+    return run
+
+
+OWN = {
+    "recipe.yaml", "state.json", "state.lock", "run.lock", "result.json", "log.txt", "control", "lora.safetensors",
+    "identity.json", "samples", "metrics.jsonl", "checkpoints",
+}  # fmt: skip
+"""What belongs to one run alone, or is copied up to a step; the rest of its folder is what it was begun with."""
+
+
+def go_on(workspace: Workspace, old: RunFolder, name: str, recipe_yaml: str, step: int) -> RunFolder:
+    """Start a new training that goes on from copies of what another has learned; the old one stays as it is.
+
+    Args:
+        workspace: of both.
+        old: a run with checkpoints.
+        name: of the new run.
+        recipe_yaml: the old recipe with other steps: more of them to go on, `step` to finish there.
+        step: of the checkpoint to begin from.
+
+    Raises:
+        InputError: the old one has no such checkpoint.
+        NameProblem: the name is taken.
+    """
+    checkpoint = old.checkpoints / f"{step:07d}.ckpt"
+    if not checkpoint.is_file():
+        raise InputError(f"run {old.name!r} has no checkpoint of step {step}", "Choose one that it lists.")
+    run = reserve(workspace, "train", name, recipe_yaml)
+    for part in old.path.iterdir():
+        if part.is_dir() and part.name not in OWN:
+            shutil.copytree(part, run.path / part.name)
+        elif part.is_file() and part.name not in OWN:
+            shutil.copy2(part, run.path / part.name)
+    run.checkpoints.mkdir()
+    for path in (checkpoint, checkpoint.with_suffix(".json")):
+        if path.is_file():
+            shutil.copy2(path, run.checkpoints / path.name)
+    run.samples.mkdir()
+    for path in old.samples.glob("[0-9]*-*.png"):
+        if int(path.name.split("-")[0]) <= step:
+            shutil.copy2(path, run.samples / path.name)
+    rows = (row for row in old.metrics() if row["step"] <= step)
+    write_text(run.metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
+    _detach(run, command(workspace, "train", str(run.recipe_path)))
     return run
 
 
@@ -84,20 +130,6 @@ def clone_name(workspace: Workspace, name: str) -> str:
     while workspace.run(f"{name}-{number}").exists():
         number += 1
     return f"{name}-{number}"
-
-
-def delete(workspace: Workspace, run: RunFolder) -> str:
-    """Move a run that is not working into the trash; returns where it lies now.
-
-    Raises:
-        InputError: it is working.
-    """
-    if run.status().state in LIVE:
-        raise InputError(f"run {run.name!r} is working", f"`runs stop {run.name}` first.")
-    trash = workspace.home / "trash" / f"{run.name}.{time.strftime('%Y%m%d-%H%M%S')}"
-    trash.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(run.path, trash)
-    return str(trash)
 
 
 def _detach(run: RunFolder, argv: list[str]) -> None:

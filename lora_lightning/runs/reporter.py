@@ -26,6 +26,15 @@ class Outcome:
     report: dict[str, object] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of the work: to save and end, to save, to draw samples."""
+
+    stop: bool = False
+    save: bool = False
+    sample: bool = False
+
+
 class Reporter:
     """Writes a run's progress and reads the requests made of it.
 
@@ -37,27 +46,36 @@ class Reporter:
             reporter.advance(done)
     """
 
-    def __init__(self, run: RunFolder) -> None:
-        self.run = run
+    def __init__(self, run: RunFolder, above: "Reporter | None" = None) -> None:
+        """Report for a run; `above` is the work that this is a part of: it shows the same progress, and may stop it."""
+        self.run, self.above = run, above
         self._stop_signal = False
         self._phase = ""
         self._total = 0
         self._paces: dict[str, Pace] = {}
         self._pace = Pace()
+        self._seconds: dict[str, float] = run.read_state().get("seconds", {})
+        self._phase_since = time.monotonic()
         self._last_write = 0.0
         self._last_log = time.monotonic()
 
     def phase(self, name: str, total: int = 0, done: int = 0) -> None:
         """Begin, or come back to, a part of the work of `total` units, `done` of which exist already."""
+        self._count_time()
         self._phase, self._total = name, total
         self._pace = self._paces.setdefault(name, Pace(done))
         self._pace.rest()
-        log.info("%s%s", name, f" ({done}/{total})" if total else "")
+        if self.above:
+            self.above.phase(f"{self.run.read_state()['verb']}: {name}", total, done)
+        else:
+            log.info("%s%s", name, f" ({done}/{total})" if total else "")
         self._write(done, {})
 
     def advance(self, done: int, **figures: float) -> None:
         """Say how far the phase has come; written to disk at most twice a second."""
         self._pace.tick(done)
+        if self.above:
+            self.above.advance(done)
         if done >= self._total or time.monotonic() - self._last_write >= WRITE_EVERY_SECONDS:
             self._write(done, figures)
 
@@ -69,7 +87,12 @@ class Reporter:
     @property
     def stop_requested(self) -> bool:
         """Whether a signal or the STOP file asks to save and end."""
-        return self._stop_signal or self.run.requested("STOP")
+        asked = self._stop_signal or self.run.requested("STOP")
+        return asked or (self.above is not None and self.above.stop_requested)
+
+    def asked(self) -> Asked:
+        """Everything that is asked now; the requests to save and to draw are struck off."""
+        return Asked(self.stop_requested, self.run.take("SAVE"), self.run.take("SAMPLE"))
 
     def check_stop(self) -> None:
         """End here when asked to.
@@ -78,7 +101,8 @@ class Reporter:
             Stopped: a stop was requested.
         """
         if self.stop_requested:
-            raise Stopped("stopped on request", f"`python -m lora_lightning runs resume {self.run.name}` goes on.")
+            run = self.above.run if self.above else self.run
+            raise Stopped("stopped on request", f"`python -m lora_lightning runs resume {run.name}` goes on.")
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -102,9 +126,17 @@ class Reporter:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def _count_time(self) -> None:
+        """Add the time since the last look to the phase at hand; a resumed run counts on."""
+        now = time.monotonic()
+        if self._phase:
+            self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now - self._phase_since
+        self._phase_since = now
+
     def _write(self, done: int, figures: dict[str, float]) -> None:
         now = time.monotonic()
         self._last_write = now
+        self._count_time()
         eta_seconds = self._pace.eta_seconds(self._total)
         if now - self._last_log >= LOG_EVERY_SECONDS:
             self._last_log = now
@@ -116,6 +148,7 @@ class Reporter:
             done=done,
             total=self._total,
             eta_seconds=eta_seconds,
+            seconds={phase: round(seconds, 2) for phase, seconds in self._seconds.items()},
             figures=self.run.read_state().get("figures", {}) | figures,
         )
 

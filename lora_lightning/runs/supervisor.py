@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 
 from lora_lightning.runs.folder import LIVE, RunFolder
+from lora_lightning.runs.notify import tell
+from lora_lightning.workspace import Workspace
 
 PR_SET_PDEATHSIG = 1
 
@@ -38,6 +40,8 @@ def supervise(run: RunFolder, command: list[str]) -> int:
         run.write_state(message=message, hint=hint, ended=time.time(), exit_code=code)
         if code >= 0:
             run.write_state(state="failed")
+    if not resumed:
+        tell(Workspace(run.path.parents[1]), run)
     return code
 
 

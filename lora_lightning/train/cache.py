@@ -43,7 +43,7 @@ class Cache:
         known = len(memory)
         total = hashlib.sha256(encoder.facts.encode())
         for folder in encoder.folders:
-            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            for path in sorted(path for path in (folder, *folder.rglob("*")) if path.is_file()):
                 total.update(f"{folder.name}/{path.relative_to(folder)} {_file_hash(path, memory)}\n".encode())
         if len(memory) > known:
             write_json(memory_path, memory)
@@ -66,7 +66,8 @@ def _sound(path: Path) -> dict[str, Tensor] | None:
     """The entry's tensors, or None when it is absent or not what was written."""
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            # Copied: what safetensors gives lies in the mapped file, and changes or crashes with it.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a mapping
             signed = (file.metadata() or {}).get("sha256")
     except (OSError, SafetensorError):
         return None

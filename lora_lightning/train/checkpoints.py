@@ -8,6 +8,7 @@ Lightning's own save writes to $TMPDIR and moves, which is a copy between file s
 import hashlib
 import io
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lora_lightning.runs.files import read_json, write_atomic, write_json
 
 log = logging.getLogger("lora_lightning")
+SUFFIX = ".ckpt"
 
 
 @dataclass(frozen=True)
@@ -56,23 +58,42 @@ def newest(folder: Path) -> Checkpoint | None:
     """The valid checkpoint of the highest step; damaged ones are named in the log and passed over."""
     for stray in folder.glob(".*.tmp"):
         stray.unlink(missing_ok=True)
-    for path in sorted(folder.glob("*.ckpt"), reverse=True):
-        manifest = read_json(_manifest(path))
-        if manifest and manifest["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest():
-            return Checkpoint(path, manifest["step"])
+    for path in sorted(folder.glob(f"*{SUFFIX}"), reverse=True):
+        if _valid(path):
+            return Checkpoint(path, int(path.stem))
         log.warning("checkpoint %s is damaged or incomplete; using the one before it", path.name)
     return None
 
 
-def keep_newest(folder: Path, count: int) -> None:
-    """Remove all but the newest few."""
-    for path in sorted(folder.glob("*.ckpt"))[:-count]:
-        AtomicCheckpointIO().remove_checkpoint(path)
+def find(folder: Path, step: int) -> Checkpoint | None:
+    """The checkpoint of a step, when it is there and valid."""
+    path = path_of(folder, step)
+    return Checkpoint(path, step) if path.is_file() and _valid(path) else None
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps that have a checkpoint, valid or not."""
+    return sorted(int(path.stem) for path in folder.glob(f"*{SUFFIX}"))
+
+
+def keep_newest(folder: Path, count: int, spare: Collection[int] = ()) -> None:
+    """Remove all but the newest few, and those of the steps to spare."""
+    for step in steps(folder)[:-count]:
+        if step not in spare:
+            AtomicCheckpointIO().remove_checkpoint(path_of(folder, step))
 
 
 def path_of(folder: Path, step: int) -> Path:
     """Where the checkpoint of a step lies; names sort by step."""
-    return folder / f"{step:07d}.ckpt"
+    return folder / f"{step:07d}{SUFFIX}"
+
+
+def _valid(path: Path) -> bool:
+    manifest = read_json(_manifest(path))
+    if manifest.get("step") != int(path.stem):
+        return False
+    with path.open("rb") as file:
+        return bool(hashlib.file_digest(file, "sha256").hexdigest() == manifest.get("sha256"))
 
 
 def _manifest(path: Path) -> Path:

@@ -3,9 +3,9 @@
 import base64
 import io
 import logging
-import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
@@ -13,52 +13,31 @@ from PIL import Image
 
 from lora_lightning.errors import LoraFileError, LoraLightningError, NameProblem
 from lora_lightning.models.base import TextEmbedding
-from lora_lightning.models.lora_files.diffusers import read_header
-from lora_lightning.models.lora_files.verify import SAVED
-from lora_lightning.models.sampling import Shot, draw, save_png
+from lora_lightning.models.config import PUBLISHED
+from lora_lightning.models.device import peak_memory_mib
+from lora_lightning.models.lora_files import bfl, kohya
+from lora_lightning.models.lora_files import diffusers as lora_file
+from lora_lightning.models.lora_files.header import TrainingFacts, header
+from lora_lightning.models.lora_files.verify import SAVED, verify
+from lora_lightning.models.sampling import draw, save_png
 from lora_lightning.models.sheet import Row, contact_sheet
+from lora_lightning.runs.callback import Report
 from lora_lightning.runs.files import write_atomic
-from lora_lightning.runs.reporter import Reporter
+from lora_lightning.runs.folder import RunFolder
+from lora_lightning.runs.reporter import Outcome, Reporter, absolute
+from lora_lightning.train.choice import Choice
+from lora_lightning.train.encode import Item
+from lora_lightning.train.material import Prepared
+from lora_lightning.train.module import LoraTraining
+from lora_lightning.train.shots import SheetRow
 
 log = logging.getLogger("lora_lightning")
-MOST_SHEET_PROMPTS = 4
 THUMBNAIL_SIDE = 256
 
 
-@dataclass(frozen=True)
-class SheetRow:
-    """A row of the contact sheet: one prompt, drawn with the base and with the LoRA."""
-
-    label: str
-    shot: Shot
-
-
-def sheet_rows(shots: Sequence[Shot], trigger: str) -> list[SheetRow]:
-    """Each prompt with the trigger word and without it, from the same seed."""
-    rows = []
-    for shot in shots[:MOST_SHEET_PROMPTS]:
-        if not trigger:
-            rows.append(SheetRow("prompt", shot))
-            continue
-        rows.append(SheetRow("with trigger", replace(shot, prompt=with_trigger(shot.prompt, trigger))))
-        rows.append(SheetRow("without trigger", replace(shot, prompt=without_trigger(shot.prompt, trigger))))
-    return rows
-
-
-def with_trigger(prompt: str, trigger: str) -> str:
-    """The prompt, which begins with the trigger word unless it holds it already."""
-    return prompt if _word(trigger).search(prompt) else ", ".join(part for part in (trigger, prompt) if part)
-
-
-def without_trigger(prompt: str, trigger: str) -> str:
-    """The prompt less the trigger word, and less the commas and spaces it leaves behind."""
-    rest = _word(trigger).sub("", prompt)
-    parts = (" ".join(part.split()) for part in rest.split(","))
-    return ", ".join(part for part in parts if part)
-
-
-def _word(trigger: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<!\w){re.escape(trigger)}(?!\w)")
+def session_of(run: RunFolder) -> str:
+    """Tells a run from any other of its name: when it was created, in milliseconds since 1970."""
+    return str(round(run.read_state().get("created", 0.0) * 1000))
 
 
 def refuse_foreign(lora: Path, session: str) -> None:
@@ -70,7 +49,7 @@ def refuse_foreign(lora: Path, session: str) -> None:
     if not lora.exists():
         return
     try:
-        owner = read_header(lora).get("ss_session_id", "")
+        owner = lora_file.read_header(lora).get("ss_session_id", "")
     except LoraFileError:
         owner = ""
     if owner != session:
@@ -78,6 +57,118 @@ def refuse_foreign(lora: Path, session: str) -> None:
             f"{lora.parent} holds a LoRA that another run made",
             "Choose another name with name=NEW, or move that folder away.",
         )
+
+
+def conclude(
+    report: Report,
+    module: LoraTraining,
+    prepared: Prepared,
+    choice: Choice,
+    facts: TrainingFacts,
+    target: Path,
+    *,
+    with_kohya: bool,
+) -> Outcome:
+    """Save, prove, draw; only a file that was proved comes into its place, and its pictures and recipe beside it.
+
+    Args:
+        report: of the fit.
+        module: with the weights to save.
+        prepared: what it was trained on, and what is drawn.
+        choice: whose weights they are.
+        facts: for the header.
+        target: the LoRA file to make.
+        with_kohya: also make NAME-kohya.safetensors.
+
+    Raises:
+        JobError: the file is not what was trained.
+    """
+    reporter, run, folder = report.reporter, report.reporter.run, target.parent
+    reporter.phase("saving the LoRA")
+    samples = sorted(run.samples.glob(f"{choice.step:07d}-*.png"))
+    facts = replace(facts, thumbnail=thumbnail(samples[0]) if samples else "")
+    pipeline = module.family.pipeline(module.transformer)
+    error = save(module, pipeline, facts, run.path, target, with_kohya=with_kohya)
+
+    texts = {row.shot.prompt: prepared.embedding(row.shot.prompt) for row in prepared.rows}
+    made_how = f"{facts.base}, {facts.steps} steps, rank {facts.rank}, learning rate {facts.learning_rate:g}"
+    sheet_path = run.samples / "sheet.png"
+    sheet = draw_sheet(pipeline, prepared.rows, texts, reporter, sheet_path, facts.name, made_how)
+    sheets = [sheet] if sheet else []
+    images = [copy(source, folder / "samples" / source.name) for source in [*samples, *sheets]]
+    copy(run.recipe_path, folder / "recipe.yaml")
+    made: dict[str, str | list[str]] = {"run": str(run.path), "lora": str(target), "images": absolute(*images)}
+    if sheet:
+        made["sheet"] = str(images[-1])
+    pictures = len({item.file for item in prepared.trained})
+    seen: dict[str, object] = {
+        "steps": choice.last,
+        "pictures": pictures,
+        "steps_per_picture": round(choice.last * facts.batch_size * facts.accumulate / pictures, 2),
+    }
+    measured = figures(report, module, prepared.trained, target)
+    return Outcome(made, seen | measured | {"lora_relative_error": error})
+
+
+def save(
+    module: LoraTraining,
+    pipeline: DiffusionPipeline,
+    facts: TrainingFacts,
+    scratch: Path,
+    target: Path,
+    *,
+    with_kohya: bool,
+) -> float:
+    """Write the LoRA, prove it, and only then put it in its place.
+
+    Args:
+        module: with the weights to save.
+        pipeline: around its transformer; afterwards it holds the adapter as it was read back.
+        facts: for the header.
+        scratch: the folder to write in.
+        target: the file to make.
+        with_kohya: also make NAME-kohya.safetensors.
+
+    Returns:
+        The relative error of the weights that were read back.
+
+    Raises:
+        JobError: the file is not what was trained.
+    """
+    # In the base's precision: every training step rounded A and B to it before multiplying.
+    family, transformer, told = module.family, module.transformer, header(facts)
+    tensors = bfl.tensors(transformer, family.layout) if family.bfl_files else None
+    written = lora_file.write(scratch / "lora.safetensors", transformer, told, family.dtype, tensors)
+    error = verify(pipeline, written, family.dtype)
+    move(written, target)
+    if with_kohya:
+        held = kohya.tensors(transformer, family.layout)
+        written = lora_file.write(scratch / "kohya.safetensors", transformer, told, family.dtype, held)
+        verify(pipeline, written, family.dtype, "kohya")
+        move(written, target.with_name(f"{target.stem}-kohya.safetensors"))
+    return error
+
+
+def figures(report: Report, module: LoraTraining, items: Sequence[Item], path: Path) -> dict[str, object]:
+    """What was measured; a resumed run that only had to finish takes speed and loss from what it wrote before.
+
+    Args:
+        report: of the fit.
+        module: what was trained.
+        items: what it was trained on.
+        path: of the LoRA.
+    """
+    stored = report.reporter.run.read_state().get("figures", {})
+    buckets = Counter(str(item.bucket) for item in items)
+    return {
+        "steps_per_second": round(report.steps_per_second or stored.get("steps_per_second", 0.0), 3),
+        "final_loss": report.final_loss or stored.get("loss"),
+        "peak_memory_mib": peak_memory_mib(module.family.device),
+        "lora_mib": round(path.stat().st_size / 2**20, 3),
+        "trained_parameters": sum(weight.numel() for weight in module.trainable.values()),
+        "buckets": dict(sorted(buckets.items())),
+        "seconds": {phase: round(seconds, 2) for phase, seconds in report.seconds.items()},
+    }
 
 
 def draw_sheet(
@@ -140,3 +231,8 @@ def move(source: Path, target: Path) -> Path:
     copy(source, target)
     source.unlink()
     return target
+
+
+def public_name(base: str) -> str:
+    """The base model as a LoRA file may name it: a Hub id, or a folder without its path."""
+    return Path(base).name if Path(base).expanduser().is_dir() else PUBLISHED.get(base, base)

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.strategies import DDPStrategy
 
 from lora_lightning.runs.callback import Report
 from lora_lightning.runs.files import write_text
@@ -17,6 +17,7 @@ from lora_lightning.runs.folder import RunFolder
 from lora_lightning.train.checkpoints import AtomicCheckpointIO, Checkpoint
 from lora_lightning.train.datamodule import BatchData, Batches
 from lora_lightning.train.module import LoraTraining
+from lora_lightning.train.ranks import PATIENCE, Ranks
 
 # Lightning tells of devices that are not there, and advertises.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -29,6 +30,7 @@ class Rhythm:
     steps: int
     accumulate: int
     precision: Literal["bf16-mixed", "32-true"]
+    workers: int = 0
 
 
 def fit(
@@ -38,7 +40,8 @@ def fit(
     report: Report,
     callbacks: list[Callback],
     checkpoint: Checkpoint | None,
-) -> None:
+    ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+) -> int:
     """Train until the last step, or until a stop is requested: the caller asks the reporter which.
 
     Args:
@@ -48,15 +51,24 @@ def fit(
         report: the first callback.
         callbacks: the others, in order.
         checkpoint: where to go on from.
+        ranks: the processes that train together.
+
+    Returns:
+        The last step that is done.
     """
     run, step = report.reporter.run, checkpoint.step if checkpoint else 0
     if checkpoint and step >= rhythm.steps:
         module.restore(AtomicCheckpointIO().load_checkpoint(checkpoint.path))
-        return
-    forget_after(run, step)
+        return step
+    if ranks.main:
+        forget_after(run, step)
+    # Every process has read the same files, and a frozen base stays the same: sending it around would only take time.
+    together = DDPStrategy(timeout=PATIENCE, init_sync=False, broadcast_buffers=False, gradient_as_bucket_view=True)
     trainer = Trainer(
         accelerator="gpu" if torch.cuda.is_available() else "cpu",
-        devices=1,
+        devices=ranks.devices,
+        num_nodes=ranks.num_nodes,
+        strategy=together if ranks.count > 1 else "auto",
         precision=rhythm.precision,
         max_steps=rhythm.steps,
         max_epochs=-1,
@@ -74,20 +86,19 @@ def fit(
         num_sanity_val_steps=0,
         limit_val_batches=0,
     )
-    data = BatchData(batches, start=step * rhythm.accumulate)
-    try:
-        with warnings.catch_warnings():
-            # An item is ready in memory; a worker would only add a process that inherits our signals and locks.
-            warnings.filterwarnings("ignore", message=".*does not have many workers")
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoint.path if checkpoint else None)
-    except SIGTERMException:
-        # The signal came after Lightning put its handler in place and before ours was back; the step is saved.
-        report.reporter.check_stop()
-        raise
+    data = BatchData(batches, step * rhythm.accumulate, rhythm.workers)
+    with warnings.catch_warnings():
+        # An item is ready in memory; a worker would only add a process that inherits our signals and locks.
+        warnings.filterwarnings("ignore", message=".*does not have many workers")
+        warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)  # Python 3.12
+        # Its successor, from torch 2.13 on, would send buffers at the start.
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint.path if checkpoint else None)
+    return trainer.global_step
 
 
 def forget_after(run: RunFolder, step: int) -> None:
-    """Drop the metrics of steps that will be made again."""
-    rows = [row for row in run.metrics() if row["step"] <= step]
+    """Drop the metrics of steps that will be made again, and what was measured after the step at hand."""
+    rows = [row for row in run.metrics() if row["step"] < step or (row["step"] == step and "loss" in row)]
     if run.metrics_path.is_file():
         write_text(run.metrics_path, "".join(json.dumps(row) + "\n" for row in rows))

@@ -2,52 +2,51 @@
 
 import logging
 import time
-from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
+from diffusers import ModelMixin
 
 from lora_lightning.datasets.store import Dataset
-from lora_lightning.errors import DatasetError
-from lora_lightning.models import lora
+from lora_lightning.models import lora, start
 from lora_lightning.models.base import Family, open_family
-from lora_lightning.models.config import PUBLISHED
-from lora_lightning.models.device import choose_device, peak_memory_mib, reset_peak_memory, wants_low_vram
-from lora_lightning.models.lora_files import diffusers as lora_file
-from lora_lightning.models.lora_files.header import TrainingFacts, header
-from lora_lightning.models.lora_files.verify import verify
+from lora_lightning.models.config import resolve_training_adapter
+from lora_lightning.models.device import choose_device, reset_peak_memory, wants_low_vram
+from lora_lightning.models.fast.graph import use_graphs
+from lora_lightning.models.fast.transformer import speed_up
+from lora_lightning.models.lora_files.header import TrainingFacts
 from lora_lightning.models.sampling import Shot
 from lora_lightning.runs.callback import Report
-from lora_lightning.runs.reporter import Outcome, Reporter, absolute
-from lora_lightning.train import finish
+from lora_lightning.runs.reporter import Outcome, Reporter
+from lora_lightning.train import finish, identity, memory, origin, split
 from lora_lightning.train.cache import Cache
-from lora_lightning.train.callbacks.checkpoint import Checkpoints
-from lora_lightning.train.callbacks.samples import Samples
-from lora_lightning.train.checkpoints import newest
+from lora_lightning.train.checkpoints import SUFFIX, AtomicCheckpointIO, newest
+from lora_lightning.train.choice import Choice, choose
+from lora_lightning.train.choice import report as choices
 from lora_lightning.train.datamodule import Batches
-from lora_lightning.train.encode import Item, embedding, encode_images, encode_texts
-from lora_lightning.train.examples import Example, freeze
+from lora_lightning.train.examples import freeze, freeze_regularisation
 from lora_lightning.train.fit import Rhythm, fit
+from lora_lightning.train.material import Captions, Part, Prepared, check_enough, encode
+from lora_lightning.train.mend import Mender
 from lora_lightning.train.module import LoraTraining
+from lora_lightning.train.objective import Objective
+from lora_lightning.train.ranks import Ranks, join
+from lora_lightning.train.shots import sheet_rows, shots
+from lora_lightning.train.stages import Stages
+from lora_lightning.train.texts import Wording
+from lora_lightning.train.validation import HeldOut
+from lora_lightning.train.watch import Watch
+from lora_lightning.train.window import Record
 from lora_lightning.workspace import Workspace
 
 if TYPE_CHECKING:
     from lora_lightning.recipe import Recipe
 
 log = logging.getLogger("lora_lightning")
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Everything that training reads: what is trained on, and what is drawn."""
-
-    examples: list[Example]
-    items: list[Item]
-    shots: list[Shot]
-    rows: list[finish.SheetRow]
-    texts: dict[str, Path]
+IDENTITY = {"trigger", "seed", "model", "dataset", "lora", "train"}
+"""Sections of a recipe that what is learned depends on."""
 
 
 def run(recipe: "Recipe", workspace: Workspace, reporter: Reporter) -> Outcome:
@@ -58,130 +57,188 @@ def run(recipe: "Recipe", workspace: Workspace, reporter: Reporter) -> Outcome:
         Diverged: the loss is no longer finite.
         Stopped: a stop was requested; everything so far is saved.
     """
-    target, session = workspace.lora(recipe.name), _session(reporter)
+    target, session = workspace.lora(recipe.name), finish.session_of(reporter.run)
     finish.refuse_foreign(target, session)
+    ranks = join(recipe.train.devices, recipe.train.num_nodes, reporter.run.path)
     device = choose_device()
     low_vram = wants_low_vram(recipe.model.low_vram, device)
     dtype = torch.bfloat16 if recipe.train.precision == "bf16-mixed" else torch.float32
-    family = open_family(recipe.model.base, device=device, dtype=dtype)
-    prepared = _prepare(recipe, workspace, reporter, family)
+    family = open_family(recipe.model.base, device=device, dtype=dtype, files=recipe.model.files.model_dump())
+    targets = start.targets_of(family, recipe.lora.targets, recipe.lora.modules, recipe.lora.kind)
+    init_from = None if newest(reporter.run.checkpoints) else origin.find(recipe.lora.init_from, workspace)
+    prepared = _prepare(recipe, workspace, reporter, family, ranks)
+    family.empty_text = prepared.embedding("") if family.needs_empty_text else None
 
     reporter.phase("loading the model")
     if low_vram:
         log.info("low VRAM: the base is kept in 4 bit (nf4) and activations are recomputed")
     transformer = family.load_transformer("nf4" if low_vram else recipe.train.quantize)
-    lora.inject(
-        transformer,
-        rank=recipe.lora.rank,
-        alpha=recipe.lora.scale * recipe.lora.rank,
-        targets=family.lora_targets[recipe.lora.targets],
-        seed=recipe.seed,
-    )
-    if low_vram or recipe.train.gradient_checkpointing:
+    lora.inject(transformer, targets=targets, seed=recipe.seed, **recipe.lora.options)
+    assistant = resolve_training_adapter(recipe.model.training_adapter, recipe.model.base)
+    from_file = init_from if init_from and init_from.suffix != SUFFIX else None
+    start.begin(family, transformer, init_from=from_file, assistant=assistant)
+    recomputed = low_vram or recipe.train.gradient_checkpointing
+    fast = recipe.train.fast and speed_up(transformer, steps=recipe.train.plan.steps, recomputed=recomputed)
+    if recomputed and not fast:
         transformer.enable_gradient_checkpointing()
-    module = LoraTraining(
+    module = _module(recipe, family, transformer)
+    # Several processes need autograd's own hooks; and with all recomputed there is no room, and less to gain.
+    if fast and not recomputed and device.type == "cuda" and ranks.count == 1:
+        use_graphs(module, list(module.trainable.values()))
+    if init_from and not from_file:
+        module.begin_from(AtomicCheckpointIO().load_checkpoint(init_from), str(init_from))
+    report = Report(reporter, "training", figures=module.figures, gather=ranks.gather)
+    watch = _watch(recipe, reporter, prepared, ranks)
+    with memory.explained(recipe.name, _relief(recipe, low_vram)):
+        last = _fit(recipe, report, module, prepared, watch, ranks)
+    with ranks.together():
+        reporter.check_stop()
+    choice = choose(module, watch, reporter.run.checkpoints, last, recipe.train.result)
+    if not ranks.main:
+        return Outcome()
+    with module.evaluated():
+        facts = _facts(recipe, module, prepared, choice, session, ranks)
+        outcome = finish.conclude(report, module, prepared, choice, facts, target, with_kohya=recipe.lora.kohya_file)
+    return replace(outcome, report=outcome.report | choices(watch, choice, reporter.run.checkpoints))
+
+
+def _module(recipe: "Recipe", family: Family, transformer: ModelMixin) -> LoraTraining:
+    train = recipe.train
+    return LoraTraining(
         family,
         transformer,
-        optimizer=recipe.train.optimizer,
-        learning_rate=recipe.train.learning_rate,
-        max_gradient_norm=recipe.train.max_gradient_norm,
+        optimizer=train.optimizer,
+        learning_rate=train.plan.rate,
+        max_gradient_norm=train.max_gradient_norm,
+        betas=train.betas,
+        weight_decay=train.weight_decay,
+        ema_decay=train.ema_decay,
+        objective=Objective(train.loss, train.huber_delta, train.huber_schedule, train.loss_weighting),
+        preservation=train.preservation,
     )
-    report = _fit(recipe, reporter, module, prepared)
-    reporter.check_stop()
-    return _finish(recipe, workspace, report, module, prepared)
 
 
-def _prepare(recipe: "Recipe", workspace: Workspace, reporter: Reporter, family: Family) -> Prepared:
+def _prepare(recipe: "Recipe", workspace: Workspace, reporter: Reporter, family: Family, ranks: Ranks) -> Prepared:
     """Freeze the dataset and cache what the encoders give; they are let go before the transformer comes."""
-    if not recipe.dataset.name:
-        raise DatasetError("the recipe names no dataset", "Add dataset.name=NAME; `import NAME PICTURES` makes one.")
-    dataset = Dataset.open(workspace.dataset(recipe.dataset.name))
-    examples = freeze(dataset, recipe.trigger, reporter.run.path / "dataset.jsonl")
-    shots = _shots(recipe, recipe.sample.prompts)
-    rows = finish.sheet_rows(shots or _shots(recipe, (recipe.trigger or examples[0].caption,)), recipe.trigger)
-    cache = Cache(workspace.cache)
-    wanted = [example.caption for example in examples]
-    wanted += [shot.prompt for shot in shots] + [row.shot.prompt for row in rows]
-    texts = encode_texts(wanted, family=family, cache=cache, reporter=reporter)
-    family.release()
-    items = encode_images(
-        examples, dataset.images, recipe.dataset.resolutions, texts, family=family, cache=cache, reporter=reporter
-    )
-    family.release()
-    return Prepared(examples, items, shots, rows, texts)
-
-
-def _shots(recipe: "Recipe", prompts: tuple[str, ...]) -> list[Shot]:
+    data, train = recipe.dataset, recipe.train
+    check_enough(data.name, [] if data.validation_share else train.judged, recipe.trigger, train.preservation)
+    parts = ranks.main_first(lambda: _parts(recipe, workspace, reporter))
+    sections = recipe.model_dump(mode="json", include=IDENTITY)
+    sections["model"]["low_vram"] = wants_low_vram(recipe.model.low_vram, family.device)
+    sections["train"]["devices"] = ranks.devices
+    ranks.main_only(lambda: identity.check_run(reporter.run, sections))
     sample = recipe.sample
-    return [
-        Shot(prompt, sample.seed + place, sample.width, sample.height, sample.steps, sample.guidance)
-        for place, prompt in enumerate(prompts)
-    ]
-
-
-def _fit(recipe: "Recipe", reporter: Reporter, module: LoraTraining, prepared: Prepared) -> Report:
-    train = recipe.train
-    batches = Batches(
-        prepared.items, batch_size=train.batch_size, seed=recipe.seed, timesteps=train.timesteps, shift=train.shift
-    )
-    reset_peak_memory(module.family.device)
-    report = Report(reporter, "training", figures=module.figures)
-    embeddings = [embedding(prepared.texts[shot.prompt]) for shot in prepared.shots]
-    callbacks = [
-        Checkpoints(report, train.checkpoint_every, also_every=train.sample_every),
-        Samples(
-            report,
-            lambda: module.family.pipeline(module.transformer),
-            prepared.shots,
-            embeddings,
-            train.sample_every,
+    usual = Shot("", sample.seed, sample.width, sample.height, sample.steps, sample.guidance)
+    wanted = shots(sample.prompts, recipe.trigger, usual)
+    first = recipe.trigger or parts[0].examples[0].caption
+    rows = sheet_rows(wanted or [replace(usual, prompt=first)], recipe.trigger)
+    cache = Cache(workspace.cache)
+    material = encode(
+        parts,
+        data.resolutions,
+        Captions(
+            Wording(data.shuffle_tags, data.keep_tags, recipe.seed),
+            data.caption_dropout,
+            (recipe.trigger, train.class_word) if train.preservation else None,
         ),
-    ]
-    rhythm = Rhythm(train.steps, train.accumulate, train.precision)
-    fit(module, batches, rhythm, report, callbacks, newest(reporter.run.checkpoints))
-    return report
+        [shot.prompt for shot in wanted] + [row.shot.prompt for row in rows] + [""] * family.needs_empty_text,
+        family=family,
+        cache=cache,
+        reporter=reporter,
+        ranks=ranks,
+    )
+    files = recipe.model.files.model_dump()
+    on_cpu = partial(open_family, recipe.model.base, device=torch.device("cpu"), dtype=family.dtype, files=files)
+    dataset, remembered = Dataset.open(workspace.dataset(data.name)), reporter.run.path / "held_out.json"
+    held_out = ranks.main_first(lambda: split.held_out(dataset, data.validation_share, remembered))
+    return Prepared(list(parts[0].examples), material, held_out, wanted, rows, Mender(cache, on_cpu))
 
 
-def _finish(
-    recipe: "Recipe", workspace: Workspace, report: Report, module: LoraTraining, prepared: Prepared
-) -> Outcome:
-    """Save, prove, draw; only a file that was proved comes into output/NAME."""
-    reporter, run, folder = report.reporter, report.reporter.run, workspace.lora(recipe.name).parent
-    reporter.phase("saving the LoRA")
-    samples = sorted(run.samples.glob(f"{recipe.train.steps:07d}-*.png"))
-    facts = _facts(recipe, module, prepared, _session(reporter), finish.thumbnail(samples[0]) if samples else "")
-    # In the base's precision: every training step rounded A and B to it before multiplying.
-    written = lora_file.write(run.path / "lora.safetensors", module.transformer, header(facts), module.family.dtype)
-    pipeline = module.family.pipeline(module.transformer)
-    error = verify(pipeline, written, module.family.dtype)
-    path = finish.move(written, workspace.lora(recipe.name))
-
-    texts = {row.shot.prompt: embedding(prepared.texts[row.shot.prompt]) for row in prepared.rows}
-    made_how = f"{facts.base}, {facts.steps} steps, rank {facts.rank}, learning rate {facts.learning_rate:g}"
-    sheet_path = run.samples / "sheet.png"
-    sheet = finish.draw_sheet(pipeline, prepared.rows, texts, reporter, sheet_path, recipe.name, made_how)
-    sheets = [sheet] if sheet else []
-    images = [finish.copy(source, folder / "samples" / source.name) for source in [*samples, *sheets]]
-    finish.copy(run.recipe_path, folder / "recipe.yaml")
-    made: dict[str, str | list[str]] = {"run": str(run.path), "lora": str(path), "images": absolute(*images)}
-    if sheet:
-        made["sheet"] = str(images[-1])
-    return Outcome(made, _figures(recipe, report, module, prepared, path) | {"lora_relative_error": error})
+def _parts(recipe: "Recipe", workspace: Workspace, reporter: Reporter) -> list[Part]:
+    """The dataset, and the regularisation set if there is one, as they are frozen."""
+    data, run = recipe.dataset, reporter.run.path
+    dataset = Dataset.open(workspace.dataset(data.name))
+    examples = freeze(
+        dataset,
+        recipe.trigger,
+        run / "dataset.jsonl",
+        all_captions=data.all_captions,
+        mask_kind=data.masks,
+        references=data.references,
+    )
+    parts = [Part(dataset.images, examples, data.augment, data.repeats)]
+    if data.regularisation:
+        other = Dataset.open(workspace.dataset(data.regularisation))
+        kept = freeze_regularisation(other, recipe.trigger, run / "regularisation.jsonl", references=data.references)
+        parts.append(Part(other.images, kept, data.augment, data.regularisation_repeats, data.regularisation_weight))
+    return parts
 
 
-def _facts(recipe: "Recipe", module: LoraTraining, prepared: Prepared, session: str, thumbnail: str) -> TrainingFacts:
+def _relief(recipe: "Recipe", low_vram: bool) -> list[str]:
+    return memory.relief(
+        batch_size=recipe.train.batch_size,
+        accumulate=recipe.train.accumulate,
+        recomputed=low_vram or recipe.train.gradient_checkpointing,
+        quantized=low_vram or recipe.train.quantize != "none",
+        resolutions=recipe.dataset.resolutions,
+        optimizer=recipe.train.optimizer,
+    )
+
+
+def _watch(recipe: "Recipe", reporter: Reporter, prepared: Prepared, ranks: Ranks) -> Watch:
+    """What is looked at between the steps; held-out pictures only if there are any."""
+    train, record, held_out = recipe.train, None, None
+    if prepared.held_out:
+        record = Record(reporter.run.path / "validation.json", writes=ranks.main)
+        held_out = HeldOut(
+            prepared.unseen, seed=recipe.seed, batch_size=train.batch_size, load=prepared.mender, ranks=ranks
+        )
+    return Watch(
+        train.checkpoint_every,
+        train.sample_every,
+        train.validate_every,
+        Stages(train.plan.ends, record),
+        record,
+        held_out,
+        train.early_stop,
+    )
+
+
+def _fit(recipe: "Recipe", report: Report, module: LoraTraining, prepared: Prepared, watch: Watch, ranks: Ranks) -> int:
+    """Train on what is not held out, from the newest checkpoint; returns the last step."""
+    train, checkpoint = recipe.train, newest(report.reporter.run.checkpoints)
+    batches = Batches(
+        prepared.trained,
+        batch_size=train.batch_size,
+        seed=recipe.seed,
+        timesteps=train.sigmas,
+        reading=prepared.material.reading,
+        mask_floor=recipe.dataset.mask_floor,
+        load=prepared.mender,
+    )
+    steps = watch.end(train.plan.steps, checkpoint)
+    reset_peak_memory(module.family.device)
+    embeddings = [prepared.embedding(shot.prompt) for shot in prepared.shots]
+    callbacks = watch.callbacks(report, module, batches.items, prepared.shots, embeddings, ranks)
+    rhythm = Rhythm(steps, train.accumulate, train.precision, recipe.dataset.workers)
+    return fit(module, batches, rhythm, report, callbacks, checkpoint, ranks)
+
+
+def _facts(
+    recipe: "Recipe", module: LoraTraining, prepared: Prepared, choice: Choice, session: str, ranks: Ranks
+) -> TrainingFacts:
     return TrainingFacts(
         name=recipe.name,
         trigger=recipe.trigger,
-        base=_public_name(recipe.model.base),
+        base=finish.public_name(recipe.model.base),
         architecture=module.family.architecture,
         rank=recipe.lora.rank,
-        alpha=recipe.lora.scale * recipe.lora.rank,
-        targets=recipe.lora.targets,
-        steps=recipe.train.steps,
+        alpha=recipe.lora.options["alpha"],
+        targets=recipe.lora.modules or recipe.lora.targets,
+        steps=choice.step,
         learning_rate=recipe.train.learning_rate,
         optimizer=recipe.train.optimizer,
-        batch_size=recipe.train.batch_size,
+        batch_size=recipe.train.batch_size * ranks.count,
         accumulate=recipe.train.accumulate,
         seed=recipe.seed,
         resolutions=recipe.dataset.resolutions,
@@ -190,34 +247,4 @@ def _facts(recipe: "Recipe", module: LoraTraining, prepared: Prepared, session: 
         session=session,
         started=int(session) / 1000,
         finished=time.time(),
-        thumbnail=thumbnail,
     )
-
-
-def _public_name(base: str) -> str:
-    """The base model as a LoRA file may name it: a Hub id, or a folder without its path."""
-    return Path(base).name if Path(base).expanduser().is_dir() else PUBLISHED.get(base, base)
-
-
-def _figures(
-    recipe: "Recipe", report: Report, module: LoraTraining, prepared: Prepared, path: Path
-) -> dict[str, object]:
-    """What was measured; a resumed run that only had to finish takes speed and loss from what it wrote before."""
-    stored = report.reporter.run.read_state().get("figures", {})
-    buckets = Counter(f"{item.bucket.width}x{item.bucket.height}" for item in prepared.items)
-    return {
-        "steps": recipe.train.steps,
-        "steps_per_second": round(report.steps_per_second or stored.get("steps_per_second", 0.0), 3),
-        "final_loss": report.final_loss or stored.get("loss"),
-        "peak_memory_mib": peak_memory_mib(module.family.device),
-        "lora_mib": round(path.stat().st_size / 2**20, 3),
-        "trained_parameters": sum(weight.numel() for weight in module.trainable.values()),
-        "pictures": len(prepared.examples),
-        "buckets": dict(sorted(buckets.items())),
-        "seconds": {phase: round(seconds, 2) for phase, seconds in report.seconds.items()},
-    }
-
-
-def _session(reporter: Reporter) -> str:
-    """Tells this run from any other of its name: when it was created, in milliseconds since 1970."""
-    return str(round(reporter.run.read_state().get("created", 0.0) * 1000))

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lora_lightning.errors import JobError, NameProblem, Stopped
+from lora_lightning.errors import InputError, JobError, NameProblem, Stopped
 from lora_lightning.runs import launch, queue
-from lora_lightning.runs.folder import RunFolder, runs
 from lora_lightning.runs.job import perform, reserve
-from lora_lightning.runs.reporter import Outcome, Pace
+from lora_lightning.runs.reporter import Outcome, Pace, Reporter
 
 WORKER = Path(__file__).with_name("worker.py")
 
@@ -163,6 +162,61 @@ def test_one_job_a_device_the_rest_wait_in_order(workspace, run):
     assert third["ended"] < second["ended"]
 
 
+def test_waiting_runs_change_places(workspace, run):
+    for order, name in enumerate(("a", "b", "c")):
+        waiting = reserve(workspace, "train", name, "name: x\n")
+        waiting.write_state(queue_order=float(order + 1))
+    run.write_state(state="stopped")
+
+    def names():
+        return [status.name for status in queue.waiting(workspace)]
+
+    queue.move(workspace, "c", -1)
+    assert names() == ["a", "c", "b"]
+    queue.move(workspace, "a", 1)
+    assert names() == ["c", "a", "b"]
+    queue.move(workspace, "c", -1)
+    queue.move(workspace, "b", 1)
+    queue.move(workspace, "absent", 1)
+    assert names() == ["c", "a", "b"]
+
+
+def test_the_time_of_each_phase_adds_up_over_a_resume(workspace, run):
+    for _ in range(2):
+        reporter = Reporter(run)
+        reporter.phase("loading")
+        time.sleep(0.03)
+        reporter.phase("training", total=1)
+        reporter.advance(1)
+    seconds = run.status().seconds
+    assert list(seconds) == ["loading", "training"]
+    assert seconds["loading"] >= 0.06
+
+
+def test_going_on_starts_a_new_run_from_copies(workspace, run):
+    run.checkpoints.mkdir()
+    (run.checkpoints / "0000010.ckpt").write_bytes(b"weights")
+    run.metrics_path.write_text('{"step": 10, "loss": 1}\n{"step": 20, "loss": 1}\n')
+    (run.checkpoints / "0000020.ckpt").write_bytes(b"later")
+    run.samples.mkdir()
+    for step in (0, 10, 20):
+        (run.samples / f"{step:07d}-0.png").write_bytes(b"")
+    for name in ("dataset.jsonl", "identity.json"):
+        (run.path / name).write_text("{}")
+    longer = launch.go_on(workspace, run, "longer", "name: longer\n", 10)
+    assert [path.name for path in longer.checkpoints.iterdir()] == ["0000010.ckpt"]
+    assert sorted(path.name for path in longer.samples.iterdir()) == ["0000000-0.png", "0000010-0.png"]
+    assert [row["step"] for row in longer.metrics()] == [10]
+    assert (longer.path / "dataset.jsonl").is_file()
+    assert not (longer.path / "identity.json").exists()
+    assert longer.recipe_path.read_text() == "name: longer\n"
+    assert longer.read_state()["created"] > run.read_state()["created"]
+    wait(lambda: not longer.status().live, 60)
+    with pytest.raises(InputError, match="no checkpoint of step 15"):
+        launch.go_on(workspace, run, "other", "name: other\n", 15)
+    assert not workspace.run("other").exists()
+
+
 def test_a_waiting_run_can_be_stopped(workspace, run):
     first = work(workspace, run)
     wait(lambda: run.status().state == "running")
@@ -199,15 +253,6 @@ def test_a_stopped_caption_run_is_taken_up_again(workspace):
         perform(workspace, first, stop)
     assert reserve(workspace, "caption", "x", "name: x\n").name == first.name
     assert reserve(workspace, "caption", "x", "name: x\nseed: 1\n").name == "x.caption-2"
-
-
-def test_deleted_runs_lie_in_the_trash(workspace, run):
-    perform(workspace, run, lambda reporter: Outcome())
-    trash = launch.delete(workspace, run)
-    assert (Path(trash) / "recipe.yaml").is_file()
-    assert runs(workspace) == []
-    with pytest.raises(NameProblem, match="there is no run"):
-        RunFolder.open(workspace, "counting")
 
 
 def test_the_log_tail_keeps_whole_lines_and_drops_overwritten_ones(run):

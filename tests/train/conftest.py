@@ -78,3 +78,13 @@ def train(home):
         return perform(workspace, folder, lambda reporter: job.run(recipe, workspace, reporter))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def toy(tiny_flux, tmp_path_factory):
+    """A training whose steps take milliseconds; see toy.py."""
+    from lora_lightning.models.base import open_family
+    from tests.train.toy import Toy, items
+
+    family = open_family(str(tiny_flux), device=torch.device("cpu"), dtype=torch.float32)
+    return Toy(family, items(tmp_path_factory.mktemp("toy")))

@@ -5,9 +5,10 @@ import logging
 
 import pytest
 
+from lora_lightning.datasets import alternates, focus
 from lora_lightning.datasets.store import Dataset
-from lora_lightning.errors import DatasetError
-from lora_lightning.train.examples import freeze
+from lora_lightning.errors import DatasetError, InputError
+from lora_lightning.train.examples import freeze, freeze_regularisation
 
 
 @pytest.fixture
@@ -59,6 +60,36 @@ def test_a_picture_that_was_changed_or_removed_is_named(dataset, tmp_path):
     dataset.path(second).unlink()
     with pytest.raises(DatasetError, match=f"{second.file} .* is gone"):
         freeze(dataset, "", tmp_path / "dataset.jsonl")
+
+
+def test_further_captions_and_the_centre_of_the_crops_are_frozen_too(dataset, tmp_path):
+    first, *_ = dataset.pictures()
+    alternates.write(dataset, first.id, "tags", "[trigger], suit, helmet")
+    alternates.write(dataset, first.id, "short", "an astronaut")
+    focus.move(dataset, first.id, 0.25, 0.75)
+    example, *others = freeze(dataset, "TOK", tmp_path / "dataset.jsonl", all_captions=True)
+    assert example.captions == ("TOK, an astronaut", "TOK, suit, helmet")  # it has no other
+    assert example.centre == (0.25, 0.75)
+    assert all(len(other.captions) == 1 and other.centre == (0.5, 0.5) for other in others)
+    assert freeze(dataset, "TOK", tmp_path / "dataset.jsonl", all_captions=True) == [example, *others]
+    assert freeze(dataset, "TOK", tmp_path / "plain.jsonl")[0].captions == ("TOK",)
+
+
+def test_the_trigger_fills_its_mark_and_only_a_whole_word_is_one(dataset, tmp_path, caplog):
+    first, second, third = dataset.pictures()
+    for picture, caption in ((first, "[trigger] in a suit"), (second, "a TOKEN cat"), (third, "a tok cup")):
+        dataset.write_caption(picture.id, caption, author="human")
+    examples = freeze(dataset, "TOK", tmp_path / "dataset.jsonl")
+    assert [example.caption for example in examples] == ["TOK in a suit", "TOK, a TOKEN cat", "a TOK cup"]
+    assert caplog.messages == ["1 of 3 captions lack the trigger word 'TOK'; it is put before them"]
+    with pytest.raises(InputError, match="no trigger word"):
+        freeze(dataset, "", tmp_path / "other.jsonl")
+
+
+def test_a_regularisation_set_stays_without_the_trigger_and_says_where_it_holds_it(dataset, tmp_path, caplog):
+    examples = freeze_regularisation(dataset, "TOK", tmp_path / "regularisation.jsonl")
+    assert sorted(example.caption for example in examples) == ["", "TOK, a cat", "a cup of coffee"]
+    assert "1 of 3 captions of the regularisation set hold the trigger word 'TOK': they teach it" in caplog.messages
 
 
 def test_an_empty_dataset_is_refused(workspace, tmp_path):

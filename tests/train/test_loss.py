@@ -10,9 +10,10 @@ import pytest
 import torch
 from diffusers import FluxTransformer2DModel
 
-from lora_lightning.models import flow, lora
+from lora_lightning.models import lora
 from lora_lightning.models.base import TextEmbedding, open_family
 from lora_lightning.train.module import Batch, LoraTraining
+from lora_lightning.train.timesteps import Timesteps
 
 CPU = torch.device("cpu")
 RANK, ALPHA = 4, 6.0
@@ -87,7 +88,8 @@ def reference(folder, weights):
 
 def batch_of(dtype=torch.float32):
     x0, noise, u, t5, clip = inputs()
-    sigma = flow.shift_sigma(u, flow.shift_factor("resolution", 15))
+    k = Timesteps(shift="resolution").factor(15)
+    sigma = k * u / (1 + (k - 1) * u)
     return Batch(x0, noise, sigma, TextEmbedding(t5.to(dtype), clip.to(dtype)))
 
 

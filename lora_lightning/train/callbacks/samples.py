@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from diffusers import DiffusionPipeline
@@ -11,6 +12,7 @@ from lora_lightning.errors import LoraLightningError
 from lora_lightning.models.base import TextEmbedding
 from lora_lightning.models.sampling import Shot, draw, save_png
 from lora_lightning.runs.callback import Report
+from lora_lightning.train.ranks import Ranks
 
 log = logging.getLogger("lora_lightning")
 
@@ -27,6 +29,8 @@ class Samples(Callback):
         shots: what to draw; picture i of a step is `samples/STEP-i.png`.
         texts: the embeddings of their prompts.
         every: steps between samples; 0 draws none.
+        weights: puts in place the weights to draw with.
+        ranks: the processes that train together; the main one draws.
     """
 
     def __init__(
@@ -36,17 +40,20 @@ class Samples(Callback):
         shots: Sequence[Shot],
         texts: Sequence[TextEmbedding],
         every: int,
+        weights: Callable[[], AbstractContextManager[None]] = nullcontext,
+        ranks: Ranks = Ranks(),  # noqa: B008 - frozen
     ) -> None:
         self.report, self.reporter = report, report.reporter
         self.folder = report.reporter.run.samples
         self.pipeline, self.shots, self.texts, self.every = pipeline, shots, texts, every
+        self.weights, self.ranks = weights, ranks
         self._looked_at = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The base as it is."""
         self._looked_at = trainer.global_step
         if trainer.global_step == 0 and self.every:
-            self._draw(0)
+            self.ranks.main_only(lambda: self._draw(0))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -57,13 +64,13 @@ class Samples(Callback):
             return
         self._looked_at = step
         due = self.every and (step % self.every == 0 or step >= trainer.max_steps)
-        if self.reporter.run.take("SAMPLE") or due:
-            self._draw(step)
+        if self.report.asked.sample or due:
+            self.ranks.main_only(lambda: self._draw(step))
 
     def _draw(self, step: int) -> None:
         if not self.shots:
             return
-        with self.report.aside("drawing samples", len(self.shots)):
+        with self.report.aside("drawing samples", len(self.shots)), self.weights():
             try:
                 pipeline = self.pipeline()
                 for place, (shot, text) in enumerate(zip(self.shots, self.texts, strict=True)):
