@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
+from lora_lightning import shipped
 from lora_lightning.caption.config import CaptionConfig
 from lora_lightning.datasets.config import DatasetConfig
 from lora_lightning.errors import InputError, NameProblem, Problem, RecipeError
@@ -20,7 +21,7 @@ from lora_lightning.settings import Settings
 from lora_lightning.train.config import SampleConfig, TrainConfig
 from lora_lightning.workspace import check_name
 
-SHIPPED = Path(__file__).parent / "recipes"
+SHIPPED = shipped.FOLDER
 
 
 class Recipe(Settings):
@@ -59,27 +60,6 @@ class Recipe(Settings):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def shipped() -> list[str]:
-    """Names of the recipes that come with the package."""
-    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
-
-
-def find(recipe: str) -> Path:
-    """The file of a recipe given as a path or as the name of a shipped one.
-
-    Raises:
-        InputError: it is neither.
-    """
-    path = Path(recipe).expanduser()
-    if path.is_file():
-        return path
-    if recipe in shipped():
-        return SHIPPED / f"{recipe}.yaml"
-    near = get_close_matches(recipe, shipped(), n=1)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
-    raise InputError(f"there is no recipe {recipe!r}", f"{hint}Give a YAML file, or one of: {', '.join(shipped())}.")
-
-
 def load(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe with `section.field=value` overrides.
 
@@ -91,12 +71,23 @@ def load(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def read(recipe: str | Path) -> Mapping[str, Any]:
-    """The plain values of a recipe file, unchecked.
+    """The plain values of a recipe given as a file or as the name of a shipped one, unchecked.
 
     Raises:
-        InputError: the recipe cannot be found or read.
+        InputError: it cannot be found or read.
     """
-    return _read_yaml(find(str(recipe)))
+    name, path = str(recipe), Path(recipe).expanduser()
+    if path.is_file():
+        return _read_yaml(path)
+    if name not in shipped.names():
+        near = get_close_matches(name, shipped.names(), n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"there is no recipe {name!r}", f"{hint}Give a YAML file, or one of: {shipped.overview()}.")
+    values: dict[str, Any] = {}
+    for layer in shipped.layers(name):
+        for section, value in _read_yaml(layer).items():
+            values[section] = values.get(section, {}) | value if isinstance(value, dict) else value
+    return values
 
 
 def parse(values: Mapping[str, Any], overrides: Iterable[str] = (), source: str = "recipe") -> Recipe:
@@ -155,10 +146,13 @@ def rehearsal(recipe: Recipe) -> Recipe:
     steps = min(recipe.train.steps, REHEARSAL_STEPS)
     changes = {
         "name": f"{recipe.name}-rehearsal",
-        "model": {"base": "flux-mini", "low_vram": False},
+        "model": {"base": "flux-mini", "low_vram": False, "files": {}, "training_adapter": "none"},
+        "lora": {"init_from": "", "modules": "", "ranks": []},
         "dataset": {"resolutions": [REHEARSAL_SIDE]},
-        "train": {"steps": steps, "quantize": "none", "optimizer": "adamw", "gradient_checkpointing": False}
-        | {"checkpoint_every": steps, "sample_every": steps},
+        "train": {"steps": steps, "stages": [], "quantize": "none", "gradient_checkpointing": False}
+        | {"checkpoint_every": steps, "sample_every": steps, "validate_every": steps}
+        | {"optimizer": recipe.train.optimizer.removeprefix("paged_").removesuffix("8bit")}
+        | {"warmup": recipe.train.warmup if recipe.train.warmup < 1 else 0.0},
         "sample": size | {"steps": 16},
         "evaluate": size | {"steps": 16, "encoder": "encoder-mini"},
         "generate": size | {"steps": 16},
@@ -177,11 +171,12 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = f" at line {line + 1}" if line is not None else ""
-        raise InputError(
-            f"recipe {path} is not valid YAML{where}", "Correct the file; see the shipped recipes."
-        ) from None
+        hint = "Correct the file; `import-recipe FILE` translates those of ai-toolkit and kohya."
+        raise InputError(f"recipe {path} is not valid YAML{where}", hint) from None
     if not isinstance(values, Mapping):
         raise InputError(f"recipe {path} holds no fields", "Begin it with 'name: my-lora'.")
+    if {"job", "config"} <= values.keys():
+        raise InputError(f"{path} is a recipe of ai-toolkit", f"`import-recipe {path}` translates it.")
     return values
 
 
@@ -198,11 +193,14 @@ def _apply(values: dict[str, Any], override: str) -> Problem | None:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         value = text
-    section, dot, field = key.strip().partition(".")
-    if not dot:
-        values[section] = value
-    elif isinstance(values.setdefault(section, {}), dict):
-        values[section][field] = value
+    *sections, field = key.strip().split(".")
+    for section in sections:
+        inner = values.get(section, {})
+        if not isinstance(inner, Mapping):
+            return None
+        values[section] = dict(inner)
+        values = values[section]
+    values[field] = value
     return None
 
 

@@ -1,5 +1,4 @@
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -73,24 +72,6 @@ def test_a_recipe_is_frozen():
         made.name = "y"
 
 
-@pytest.mark.parametrize("name", recipe.shipped())
-def test_every_shipped_recipe_loads_and_survives_its_own_yaml(name):
-    made = recipe.load(name)
-    assert recipe.parse(yaml.safe_load(made.to_yaml())) == made
-    text = recipe.find(name).read_text()
-    assert f"lora_lightning train {name}" in text, "the header shows the command"
-    assert "—" not in text
-
-
-def test_the_presets_hold_the_numbers_that_people_know():
-    numbers = {
-        name: (made.train.steps, made.lora.rank, made.train.learning_rate)
-        for name in ("character", "style", "product")
-        if (made := recipe.load(name))
-    }
-    assert numbers == {"character": (1200, 24, 3e-4), "style": (1000, 16, 4e-4), "product": (800, 12, 5e-4)}
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [("name: [", "not valid YAML at line"), ("- a\n- b\n", "holds no fields"), ("", "holds no fields")],
@@ -133,3 +114,33 @@ def test_every_field_has_a_title_and_a_description():
         else:
             assert field.title, section
             assert field.description, section
+
+
+def test_an_override_reaches_a_section_within_a_section():
+    values = {"name": "mine", "model": {"files": {"ae": "ae.safetensors"}}}
+    made = recipe.parse(values, ["model.files.clip_l=clip.safetensors", "model.files.ae=other.safetensors"])
+    assert (made.model.files.ae, made.model.files.clip_l) == ("other.safetensors", "clip.safetensors")
+    assert values["model"]["files"] == {"ae": "ae.safetensors"}
+    found = recipe.inspect(values, ["model.files.clip=x"])
+    assert [str(problem) for problem in found.problems] == [
+        "model.files.clip: there is no such field (did you mean 'clip_l'?)"
+    ]
+
+
+def test_a_rehearsal_of_any_optimizer_and_stages_is_a_recipe():
+    train = {"steps": 2000, "stages": ["500 at 1e-4"], "warmup": 300, "optimizer": "paged_adamw8bit"}
+    rehearsed = recipe.rehearsal(recipe.parse({"name": "mine", "train": train})).train
+    assert (rehearsed.plan.steps, rehearsed.warmup, rehearsed.optimizer) == (200, 0.0, "adamw")
+    train = {"optimizer": "prodigy", "learning_rate": 1.0, "warmup": 0.1}
+    rehearsed = recipe.rehearsal(recipe.parse({"name": "mine", "train": train})).train
+    assert (rehearsed.optimizer, rehearsed.warmup) == ("prodigy", 0.1)
+
+
+def test_a_rehearsal_lets_go_of_what_fits_the_real_model_only():
+    model = {"base": "dev", "files": {"ae": "ae.safetensors"}, "training_adapter": "somebody/adapter"}
+    lora = {"rank": 8, "modules": r".*blocks\.30\..*", "ranks": ["to_q=4"], "init_from": "older"}
+    rehearsed = recipe.rehearsal(recipe.parse({"name": "mine", "model": model, "lora": lora}))
+    assert rehearsed.model.files.ae == ""
+    assert rehearsed.model.training_adapter == "none"
+    assert (rehearsed.lora.rank, rehearsed.lora.modules, rehearsed.lora.ranks) == (8, "", ())
+    assert rehearsed.lora.init_from == ""
