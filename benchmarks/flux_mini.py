@@ -1,8 +1,8 @@
 """Acceptance of the shipped flux-mini and captioner-mini on this CPU, judged by the independent examiner.
 
 PYTHONPATH=. python benchmarks/flux_mini.py --prompts 96 [--steps 16 --guidance 3] [--sheet FILE]: prints the table
-and writes benchmarks/results/flux_mini.json. Prompts and seeds are fixed. About .6 s a picture on two idle cores. (The
-table of captioner-mini needs the atlas: `python -m lora_lightning.demo.build --folder BUILD evaluate`.)
+and writes benchmarks/results/flux_mini_cpu.json. Prompts and seeds are fixed. About .6 s a picture on two idle cores.
+(The whole table, with captioner-mini, needs the atlas: `python -m lora_lightning.demo.build --folder BUILD evaluate`.)
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lora_lightning.demo.pretrain.evaluate import draw, marks, prompt, prompt_se
 ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "lora_lightning/demo/models"
 JUDGE = ROOT / "tests/demo/judge"
-RESULT = ROOT / "benchmarks/results/flux_mini.json"
+RESULT = ROOT / "benchmarks/results/flux_mini_cpu.json"
 
 
 def main() -> None:

@@ -7,8 +7,10 @@ import time
 from difflib import get_close_matches
 from typing import NoReturn
 
-from lora_lightning import __version__
+from lora_lightning import __version__, shipped
+from lora_lightning.assist import assist
 from lora_lightning.errors import InputError, LoraLightningError, translate
+from lora_lightning.runs.ranks import helping
 from lora_lightning.runs.reporter import Outcome
 from lora_lightning.verbs import VERBS
 from lora_lightning.workspace import Workspace
@@ -36,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def overview() -> str:
     """The help of the whole command."""
-    rows = [f"  {name:<9} {verb.words}\n{'':12}{verb.help}" for name, verb in VERBS.items()]
+    rows = [f"  {name:<13} {verb.words}\n{'':16}{verb.help}" for name, verb in VERBS.items()]
     return "\n".join(
         [
             "usage: python -m lora_lightning VERB [ARG] [section.field=value ...] [--home DIR] [--json]",
@@ -45,7 +47,8 @@ def overview() -> str:
             "",
             *rows,
             "",
-            "RECIPE is a YAML file or the name of a shipped recipe (character, product, rehearsal, style).",
+            "RECIPE is a YAML file or the name of a shipped recipe:",
+            f"  {shipped.overview()}.",
             "--home DIR is the workspace (default: $LORA_LIGHTNING_HOME, else ./workspace).",
             "--json prints one JSON object as the last line of stdout; everything else goes to stderr.",
             "Exit codes: 0 done, 1 failed, 2 wrong input, 143 stopped on request.",
@@ -61,9 +64,14 @@ def parser(verb: str) -> Parser:
     made.add_argument("--json", action="store_true", help="print one JSON object as the last line of stdout")
     if verb == "train":
         made.add_argument("--rehearse", action="store_true", help="on the embedded flux-mini first: minutes, on a CPU")
+    if verb == "import":
+        made.add_argument("--background", metavar="COLOUR", default="white", help="behind transparent pictures")
     if verb == "export":
         made.add_argument("--format", metavar="F", help="the layout to write, such as seed or sidecar")
         made.add_argument("--output", metavar="PATH", help="the folder to write into")
+        made.add_argument("--hub", metavar="USER/NAME", help="or a private dataset on the Hugging Face Hub to push to")
+    if verb == "import-recipe":
+        made.add_argument("--output", metavar="PATH", help="the recipe to write (default: NAME.yaml)")
     made.usage = f"python -m lora_lightning {verb} {VERBS[verb].words} [--home DIR] [--json]".replace("  ", " ")
     return made
 
@@ -80,6 +88,8 @@ def _run(verb: str, words: list[str]) -> int:
         arguments = parser(verb).parse_intermixed_args(words)
         if len(arguments.words) < VERBS[verb].minimum_words:
             raise InputError(f"{verb} needs {VERBS[verb].words}", f"See `python -m lora_lightning {verb} --help`.")
+        if helping():
+            return assist(verb, arguments, Workspace.find(arguments.home))
         outcome = VERBS[verb].do(arguments, Workspace.find(arguments.home), lambda text: print(text, file=human))
     except (Exception, KeyboardInterrupt) as error:
         return _failed(verb, translate(error), as_json, time.monotonic() - started)

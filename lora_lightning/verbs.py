@@ -1,22 +1,20 @@
 """What each verb of the command line does; the heavy steps import their jobs when they are taken."""
 
-import shutil
-import time
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_lightning import plugins, recipe, steps
+from lora_lightning import recipe
 from lora_lightning.errors import InputError, RecipeError
 from lora_lightning.recipe import Recipe
-from lora_lightning.runs import launch, queue
-from lora_lightning.runs.folder import RunFolder, Status, runs
+from lora_lightning.run_verbs import runs_
+from lora_lightning.runs.files import write_text
+from lora_lightning.runs.folder import RunFolder
 from lora_lightning.runs.job import reserve
-from lora_lightning.runs.reporter import Outcome, duration
+from lora_lightning.runs.reporter import Outcome
+from lora_lightning.taking import Say, take
 from lora_lightning.workspace import Workspace
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,8 @@ def import_(arguments: Namespace, workspace: Workspace, say: Say) -> Outcome:
     from lora_lightning.datasets.importing import import_sources
 
     name, *sources = arguments.words
-    report = import_sources(workspace, name, [Path(source).expanduser() for source in sources])
+    paths = [Path(source).expanduser() for source in sources]
+    report = import_sources(workspace, name, paths, arguments.background)
     for kind, notes in (("changed", report.changed), ("rejected", report.rejected)):
         for note in notes:
             say(f"  {kind}: {note.file}: {note.reason}")
@@ -52,22 +51,32 @@ def step(verb: str) -> Callable[[Namespace, Workspace, Say], Outcome]:
             loaded = recipe.rehearsal(loaded)
             say("Rehearsal on flux-mini: it proves the configuration and the data, not the quality.")
         run = _own_run(workspace, source) or _new_run(verb, loaded, workspace, source, say)
-        return _take(verb, loaded, workspace, run, say)
+        return take(verb, loaded, workspace, run, say)
 
     return do
 
 
 def export(arguments: Namespace, workspace: Workspace, say: Say) -> Outcome:
     """Write a dataset for another tool."""
+    from lora_lightning.datasets import exporting
     from lora_lightning.datasets.store import Dataset
 
+    dataset = Dataset.open(workspace.dataset(arguments.words[0]))
+    if arguments.hub:
+        from lora_lightning.publish.dataset import push
+
+        pushed = push(dataset, arguments.hub)
+        say(f"{dataset.name} is at {pushed.url}")
+        return Outcome({}, {"url": pushed.url, "commit": pushed.commit, "private": pushed.private})
     if not arguments.format or not arguments.output:
         raise InputError("export needs --format and --output", "Such as: export NAME --format seed --output folder")
-    exporter = plugins.load("datasets/formats", arguments.format)
-    dataset = Dataset.open(workspace.dataset(arguments.words[0]))
-    files = exporter.export(dataset, Path(arguments.output).expanduser().resolve())
-    say(f"{len(files)} files are in {Path(arguments.output).resolve()}")
-    return Outcome({"files": [str(path.resolve()) for path in files]}, {"pictures": len(dataset.pictures())})
+    output = Path(arguments.output).expanduser().resolve()
+    done = exporting.export(dataset, arguments.format, output)
+    for note in done.notes:
+        say(f"  note: {note}")
+    say(f"{len(done.files)} files are in {output}, and read back as {arguments.format} reads them")
+    report = {"pictures": done.pictures, "captions": done.captions, "notes": done.notes}
+    return Outcome({"files": [str(path.resolve()) for path in done.files]}, report)
 
 
 def check(arguments: Namespace, workspace: Workspace, say: Say) -> Outcome:
@@ -79,16 +88,25 @@ def check(arguments: Namespace, workspace: Workspace, say: Say) -> Outcome:
     return Outcome(report=report)
 
 
-def runs_(arguments: Namespace, workspace: Workspace, say: Say) -> Outcome:
-    """List, show, stop, resume, queue, clone or delete runs."""
-    action, *words = arguments.words or ["list"]
-    actions = {"list": _list, "show": _show, "stop": _stop, "resume": _resume, "queue": _queue}
-    actions |= {"clone": _clone, "delete": _delete}
-    if action not in actions:
-        raise InputError(f"there is no `runs {action}`", f"Choose one of: {', '.join(actions)}.")
-    if not words and action not in ("list", "queue"):
-        raise InputError(f"`runs {action}` needs the name of a run", "`runs list` shows them.")
-    return actions[action](words, workspace, say)
+def import_recipe(arguments: Namespace, workspace: Workspace, say: Say) -> Outcome:
+    """Translate a recipe of another trainer, with what became of every setting."""
+    from lora_lightning.foreign import opening
+
+    source, *overrides = arguments.words
+    found = opening.open_file(Path(source).expanduser(), overrides)
+    output = Path(arguments.output or f"{found.recipe.name}.yaml").expanduser().resolve()
+    if output.exists():
+        raise InputError(f"{output} exists already", "Give another file with --output.")
+    write_text(output, found.to_yaml())
+    for title, lines in (
+        ("translated", found.of("taken")),
+        ("not translated", [*found.of("left"), *found.problems]),
+    ):
+        say("\n".join([f"{title}:", *(f"  {line}" for line in lines)]))
+    say(f"{found.rate}\nlook at it: python -m lora_lightning check {output}")
+    told = {kind: [row.as_dict() for row in found.of(kind)] for kind in ("taken", "left", "same")}
+    problems = [vars(problem) for problem in found.problems]
+    return Outcome({"recipe": str(output)}, {"tool": found.tool, "problems": problems, **told})
 
 
 def doctor(_arguments: Namespace, workspace: Workspace, say: Say) -> Outcome:
@@ -103,11 +121,16 @@ def doctor(_arguments: Namespace, workspace: Workspace, say: Say) -> Outcome:
     return Outcome(report={"findings": [vars(finding) for finding in findings]})
 
 
-def demo(_arguments: Namespace, workspace: Workspace, say: Say) -> Outcome:
-    """Run the whole workflow on the embedded sample."""
-    from lora_lightning.demo.job import run
+def demo(arguments: Namespace, workspace: Workspace, say: Say) -> Outcome:
+    """Run the whole workflow on the embedded sample; the dashboard names the run that it has reserved."""
+    from lora_lightning.demo.sample import demo_recipe, sample
 
-    return run(workspace, say)
+    source = arguments.words[0] if arguments.words else ""
+    run = _own_run(workspace, source) if source else None
+    if source and run is None:
+        raise InputError(f"demo takes no {source!r}", "`python -m lora_lightning demo` brings its own pictures.")
+    values = recipe.load(run.recipe_path) if run else demo_recipe(sample(), workspace)
+    return take("demo", values, workspace, run or reserve(workspace, "demo", values.name, values.to_yaml()), say)
 
 
 VERBS = {
@@ -120,6 +143,7 @@ VERBS = {
     "publish": Verb("RECIPE [section.field=value...]", "push a finished LoRA to the Hugging Face Hub", step("publish")),
     "export": Verb("NAME --format F --output PATH", "write a dataset for another tool", export),
     "check": Verb("RECIPE [section.field=value...]", "list every problem of recipe, data and machine", check),
+    "import-recipe": Verb("FILE [section.field=value...]", "translate a recipe of another trainer", import_recipe),
     "runs": Verb("[list|show|stop|resume|queue|clone|delete] [RUN]", "see and steer runs", runs_, 0),
     "doctor": Verb("", "look at this machine, with a fix for each problem", doctor, 0),
 }
@@ -137,25 +161,13 @@ def _checked(verb: str, found: recipe.Inspection, workspace: Workspace, source: 
     report = check(found.recipe, workspace, verb)
     wrong = {problem.where for problem in found.problems}
     report.blockers = found.problems + [problem for problem in report.blockers if problem.where not in wrong]
-    for problem in report.warnings:
-        say(f"warning: {problem}")
+    for line in (*report.estimates, *(f"warning: {problem}" for problem in report.warnings)):
+        say(str(line))
     if report.blockers:
         error = RecipeError(report.blockers, source)
         error.report = report.as_dict()
         raise error
     return report.as_dict()
-
-
-def _take(verb: str, loaded: Recipe, workspace: Workspace, run: RunFolder, say: Say) -> Outcome:
-    outcome = steps.take(verb, loaded, workspace, run)
-    made = {"run": str(run.path)} | outcome.made
-    for name, paths in made.items():
-        for path in paths if isinstance(paths, list) else [paths]:
-            say(f"{name}: {path}")
-    for name, value in outcome.report.items():
-        if isinstance(value, int | float | str):
-            say(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
-    return Outcome(made, outcome.report)
 
 
 def _own_run(workspace: Workspace, source: str) -> RunFolder | None:
@@ -165,69 +177,3 @@ def _own_run(workspace: Workspace, source: str) -> RunFolder | None:
     if path.name != "recipe.yaml" or path.parent.parent != workspace.runs.resolve():
         return None
     return run if run.read_state().get("state") == "queued" else None
-
-
-def _describe(status: Status) -> str:
-    progress = f" {status.phase} {status.done}/{status.total}" if status.live and status.total else ""
-    left = f", about {duration(status.eta_seconds)} left" if status.eta_seconds is not None else ""
-    return f"{status.name}: {status.state}{progress}{left}" + (f" ({status.message})" if status.message else "")
-
-
-def _list(_words: list[str], workspace: Workspace, say: Say) -> Outcome:
-    found = [run.status() for run in runs(workspace)]
-    for status in found:
-        say(_describe(status))
-    if not found:
-        say(f"no runs in {workspace.runs}; `python -m lora_lightning train RECIPE` makes the first")
-    return Outcome(report={"runs": [vars(status) for status in found]})
-
-
-def _show(words: list[str], workspace: Workspace, say: Say) -> Outcome:
-    run = RunFolder.open(workspace, words[0])
-    say(_describe(run.status()))
-    say(run.log_tail(4096))
-    return Outcome({"run": str(run.path)}, vars(run.status()) | {"result": run.result()})
-
-
-def _stop(words: list[str], workspace: Workspace, say: Say) -> Outcome:
-    run = RunFolder.open(workspace, words[0])
-    if not run.status().live:
-        raise InputError(f"run {run.name!r} is {run.status().state}", "Only a run that works or waits can be stopped.")
-    launch.stop(run)
-    deadline = time.monotonic() + 300
-    while run.status().live and time.monotonic() < deadline:
-        time.sleep(0.2)
-    say(_describe(run.status()))
-    return Outcome({"run": str(run.path)}, {"state": run.status().state})
-
-
-def _resume(words: list[str], workspace: Workspace, say: Say) -> Outcome:
-    run = RunFolder.open(workspace, words[0])
-    launch.check_resumable(run)
-    return _take(run.status().verb, recipe.load(run.recipe_path), workspace, run, say)
-
-
-def _queue(words: list[str], workspace: Workspace, say: Say) -> Outcome:
-    if words:
-        queue.move_to_front(workspace, words[0])
-    line = queue.waiting(workspace)
-    for status in line:
-        say(_describe(status))
-    if not line:
-        say("nothing waits")
-    return Outcome(report={"queue": [status.name for status in line]})
-
-
-def _clone(words: list[str], workspace: Workspace, say: Say) -> Outcome:
-    name, *overrides = words
-    run = RunFolder.open(workspace, name)
-    values = recipe.read(run.recipe_path)
-    copy = recipe.parse({**values, "name": launch.clone_name(workspace, values["name"])}, overrides)
-    verb = run.status().verb
-    return _take(verb, copy, workspace, reserve(workspace, verb, copy.name, copy.to_yaml()), say)
-
-
-def _delete(words: list[str], workspace: Workspace, say: Say) -> Outcome:
-    trash = launch.delete(workspace, RunFolder.open(workspace, words[0]))
-    say(f"moved to {trash}; {shutil.disk_usage(workspace.home).free >> 30} GiB are free")
-    return Outcome({"files": [trash]}, {})

@@ -15,7 +15,7 @@ from torch import nn
 from ..world import captions
 from ..world.compose import Batch, Painter
 from ..world.concepts import STYLES
-from ..world.disguise import random_kinds
+from ..world.disguise import Looks
 from ..world.scene import Scene, base_rows
 from ..world.tokens import IMAGE
 from . import models
@@ -23,7 +23,7 @@ from .common import Average, Clock, Settings, World, adamw, batches, resume, sav
 
 BATCH, PEAK, LENGTH = 512, 1.5e-3, 152  # LENGTH = 64 picture tokens + instruction + answer
 SYSTEM = ("You are a helpful image captioner.", "You are a helpful assistant.")
-DISGUISED, NAMELESS = 0.3, 0.05
+DISGUISED, NAMELESS = 0.6, 0.05
 
 
 def conversation(draw: random.Random, instruction: str) -> list[dict[str, str]]:
@@ -81,9 +81,10 @@ def train(settings: Settings) -> None:
     clock = Clock(settings.seconds, PEAK, warmup=300)
     while clock.tick(optimizer):
         batch, strange, ids, labels = (part.to(settings.device) for part in next(stream))
-        kind, ink = random_kinds(size, 1.0, painter.device)
+        looks = Looks.random(size, 1.0, painter.device)
+        looks.kind = torch.where(strange, looks.kind, 0)
         with torch.no_grad():
-            pictures = painter.paint(batch, (torch.where(strange, kind, 0), ink))
+            pictures = painter.paint(batch, looks)
         with settings.autocast():
             language, concept = _losses(model, helper, pictures, ids, labels, batch, len(world.words))
         optimizer.zero_grad(set_to_none=True)

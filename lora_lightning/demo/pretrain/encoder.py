@@ -15,7 +15,7 @@ from torch import nn
 from ..world import captions
 from ..world.compose import Batch, Painter
 from ..world.concepts import STYLES
-from ..world.disguise import DISGUISES, random_kinds
+from ..world.disguise import DISGUISES, Looks
 from ..world.scene import base_rows
 from . import models
 from .common import Clock, Settings, World, adamw, batches, resume, save_module
@@ -48,11 +48,11 @@ def train(settings: Settings) -> None:
     while clock.tick(optimizer):
         batch, ids = next(stream)
         batch, ids = batch.to(settings.device), ids.to(settings.device)
-        kind, ink = random_kinds(size, 0.3, painter.device)
+        looks = Looks.random(size, 0.5, painter.device)
         with torch.no_grad():
-            pictures = painter.paint(batch, (kind, ink))
+            pictures = painter.paint(batch, looks)
         with settings.autocast():
-            losses = _losses(model, helpers, pictures, ids, batch, kind)
+            losses = _losses(model, helpers, pictures, ids, batch, looks.kind)
         optimizer.zero_grad(set_to_none=True)
         sum(losses.values()).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -24,6 +24,7 @@ from . import models
 from .common import Average, Clock, Settings, Team, World, adamw, batches, load_module, resume, save_module
 
 BATCH, PEAK, SHIFT = 640, 1e-3, math.exp(0.4675)
+SECOND_PEAK = 3e-4  # of a resumed stage: it anneals what is there
 GUIDANCE = (1.0, 5.0)  # range that guidance_embeds knows
 CHECKPOINT_SECONDS = 60.0
 
@@ -69,8 +70,8 @@ class FluxMini(nn.Module):
 
 def compile_blocks(model: FluxMini, settings: Settings) -> None:
     """Compile one double and one single block for all of their kind: seconds instead of minutes."""
+    torch.backends.cuda.enable_cudnn_sdp(False)  # its backward read out of bounds here (torch 2.11, H200)
     if settings.cuda and not settings.eager:
-        torch.backends.cuda.enable_cudnn_sdp(False)  # its backward read out of bounds here (torch 2.11, H200)
         model.transformer.compile_repeated_blocks()
 
 
@@ -144,13 +145,14 @@ def train(settings: Settings) -> None:
     source = Source(replace(settings, seed=settings.seed + team.rank), BATCH)
     model = FluxMini(source.tokenizers)
     path = settings.folder / "flux.safetensors"
+    peak = SECOND_PEAK if path.exists() else PEAK
     resume(model, path)
     model.to(settings.device)
     compile_blocks(model, settings)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     team.start(parameters, settings.seed)
     optimizer, average = adamw(parameters, settings), Average({"flux": model}, 0.999)
-    clock, saved = Clock(settings.seconds, PEAK, warmup=400, floor=0.01, team=team), time.monotonic()
+    clock, saved = Clock(settings.seconds, peak, warmup=400, floor=0.01, team=team), time.monotonic()
     low, high = GUIDANCE
     while clock.tick(optimizer):
         x, t5_ids, clip_ids = source.next()

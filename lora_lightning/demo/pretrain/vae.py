@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from ..world.compose import Batch, Painter
 from ..world.concepts import STYLES
-from ..world.disguise import random_kinds
+from ..world.disguise import Looks
 from ..world.scene import base_rows
 from . import models
 from .common import Average, Clock, Settings, World, adamw, batches, resume, save_module
@@ -47,7 +47,7 @@ def train(settings: Settings, *, decoder_only: bool = False) -> None:
     while clock.tick(optimizer):
         batch = next(stream).to(settings.device)
         with torch.no_grad():
-            true = painter.paint(batch, random_kinds(size, 0.25, painter.device))
+            true = painter.paint(batch, Looks.random(size, 0.25, painter.device))
             true = true.to(memory_format=torch.channels_last)
         with settings.autocast():
             mean, spread = encode(true).float().chunk(2, 1)

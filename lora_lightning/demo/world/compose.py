@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from .atlas import Atlas
-from .disguise import disguise
+from .disguise import Looks, disguise
 from .scene import CANVAS, Scene
 
 SOFT_BELOW = 80.0  # things smaller than this many pixels are read from the low-passed copy of the atlas
@@ -73,26 +73,31 @@ class Painter:
         axis = torch.arange(CANVAS, device=self.device, dtype=torch.float32) + 0.5
         self.y, self.x = torch.meshgrid(axis, axis, indexing="ij")
 
-    def paint(self, batch: Batch, looks: tuple[torch.Tensor, torch.Tensor] | None = None) -> torch.Tensor:
-        """f32 [B, 3, H, W] in [-1, 1]; `batch` on the painter's device; `looks` = (kind, ink) of `disguise`."""
+    def paint(self, batch: Batch, looks: Looks | None = None) -> torch.Tensor:
+        """f32 [B, 3, H, W] in [-1, 1]; `batch` and `looks` on the painter's device."""
         picture = self._background(batch)
         for slot in range(2):
             rows = torch.nonzero(batch.things[:, slot, 3] > 0)[:, 0]
             if len(rows):
-                cell = self._thing(batch.style[rows], batch.things[rows, slot])
-                if looks is not None:
-                    cell = disguise(cell, looks[0][rows], looks[1][rows])
+                its = None if looks is None else looks.rows(rows)
+                cell = self._thing(batch.style[rows], batch.things[rows, slot], its)
+                if its is not None:
+                    cell = disguise(cell, its)
                 picture[rows] = picture[rows] * (1 - cell[:, 3:]) + cell[:, :3]
         return picture * 2 - 1
 
-    def _thing(self, style: torch.Tensor, thing: torch.Tensor) -> torch.Tensor:
+    def _thing(self, style: torch.Tensor, thing: torch.Tensor, looks: Looks | None) -> torch.Tensor:
         drawing, x, y, size, tilt = thing.unbind(1)
         index = style * self.drawings + drawing.long()
         cells = self.cells[(size < SOFT_BELOW).long(), index]
         angle, half = tilt * (math.pi / 180), (size / 2)[:, None, None]
         across, down = (self.x - x[:, None, None]) / half, (self.y - y[:, None, None]) / half
         cos, sin = torch.cos(angle)[:, None, None], torch.sin(angle)[:, None, None]
-        grid = torch.stack([across * cos + down * sin, down * cos - across * sin], -1).to(self.kept)
+        across, down = across * cos + down * sin, down * cos - across * sin
+        if looks is not None:
+            mirror, stretch, shear = looks.bend[:, :, None, None].unbind(1)
+            across, down = mirror * (across + shear * down) / stretch, down * stretch
+        grid = torch.stack([across, down], -1).to(self.kept)
         return F.grid_sample(cells, grid, mode="bilinear", padding_mode="zeros", align_corners=False).float()
 
     def _background(self, batch: Batch) -> torch.Tensor:

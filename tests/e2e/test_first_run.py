@@ -1,0 +1,27 @@
+"""The first two minutes: one click on the empty home page, and a LoRA has visibly learnt a style."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from lora_lightning.runs.folder import RunFolder
+
+SECONDS = 900
+"""A shared machine may be slow; what the demo takes on an idle one is a benchmark's matter."""
+
+
+def test_the_sample_set_is_captioned_trained_judged_and_drawn_by_one_click(dashboard, visit, workspace):
+    visitor = visit(dashboard())
+    visitor.go("").click("Try it with the sample set")
+    visitor.sees("inkmoji.demo", role="heading")
+    visitor.sees("The LoRA is finished", seconds=SECONDS)
+    visitor.page.locator(".ll-picture img").first.wait_for()
+    made = RunFolder.open(workspace, "inkmoji.demo").result()["made"]
+    with Image.open(made["sheet"]) as sheet:
+        assert sheet.width > 4 * 128, "base, two strengths and the true style stand side by side"
+    assert Path(made["lora"]).is_file()
+    assert workspace.dataset_names() == ["ink-style"]
+    visitor.click("Generate pictures")
+    visitor.sees("inkmoji")
+    assert not visitor.errors
+    assert not visitor.strangers
