@@ -3,10 +3,19 @@
 from pathlib import Path
 
 import streamlit as st
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from lora_lightning.ui.routes import routes
 from lora_lightning.workspace import Workspace
 
 NAVIGATION = Path(__file__).parent / "lora_lightning" / "ui" / "navigation.py"
 
-app = st.App(NAVIGATION, routes=routes(Workspace.find()))
+HOSTS = st.get_option("server.allowedHosts") or ["*"]
+"""Streamlit itself looks at them for its own connection only."""
+
+app = st.App(
+    NAVIGATION,
+    routes=routes(Workspace.find()),
+    middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)],
+)

@@ -4,8 +4,9 @@ from functools import partial
 
 import streamlit as st
 
+from lora_lightning.datasets.snapshot import take
 from lora_lightning.datasets.store import Dataset
-from lora_lightning.ui import cards, gallery, imports, triage
+from lora_lightning.ui import cards, crops, exports, gallery, imports, triage
 from lora_lightning.workspace import Workspace
 
 workspace = Workspace.find()
@@ -14,7 +15,7 @@ cards.head("Datasets", "Pictures with their captions. The originals are kept as 
 names = workspace.dataset_names()
 if not names:
     st.info(
-        "A ZIP, single pictures, or a folder on this machine. Sidecar .txt files and captions.json are read too.",
+        "A ZIP, pictures, or a folder on this machine, with captions in .txt, metadata.jsonl or captions.json.",
         title="There is no dataset yet",
         icon=":material/add_photo_alternate:",
     )
@@ -26,7 +27,8 @@ if not (names := workspace.dataset_names()):
 
 chosen = cards.choose("Dataset", names, query="dataset")
 dataset = Dataset.open(workspace.dataset(chosen))
-pictures = dataset.pictures()
+snapshot = take(dataset)
+pictures = snapshot.pictures
 bare = [picture for picture in pictures if not picture.caption]
 
 with st.container(horizontal=True, vertical_alignment="center"):
@@ -37,18 +39,21 @@ with st.container(horizontal=True, vertical_alignment="center"):
         cards.next_step("Train on this dataset", to="train", icon=":material/bolt:", query={"dataset": chosen})
         st.page_link(cards.page("captions"), label="Edit captions", query_params={"dataset": chosen})
 
-imports.statistics(dataset)
-titles = ["Pictures", "Check pictures", "Captions", "Export"]
-browse, checked, table, export = st.tabs(titles, key="tab", on_change="rerun", bind="query-params")
+imports.statistics(snapshot)
+titles = ["Pictures", "Check pictures", "Crops", "Captions", "Export"]
+browse, checked, cut, table, export = st.tabs(titles, key="tab", on_change="rerun", bind="query-params")
 if browse.open:
     with browse:
         gallery.show(pictures, partial(gallery.of_picture, workspace, dataset), f"browse.{chosen}")
 if checked.open:
     with checked:
-        triage.check(workspace, dataset, pictures)
+        triage.check(workspace, snapshot)
+if cut.open:
+    with cut:
+        crops.draw(workspace, snapshot)
 if table.open:
     with table:
-        imports.matches(workspace, dataset, pictures)
+        imports.matches(pictures)
 if export.open:
     with export:
-        imports.downloads(workspace, dataset)
+        exports.draw(workspace, dataset)

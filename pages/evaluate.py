@@ -43,3 +43,4 @@ with right:
         if run.read_state().get("verb") == "evaluate":
             monitor.card(workspace, run, key=f"evaluate.{run.name}")
     results.evaluated(workspace, name)
+    st.page_link(cards.page("publish"), label="Publish it", icon=":material/publish:", query_params={"lora": name})

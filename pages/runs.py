@@ -1,38 +1,43 @@
-"""Runs: everything that works, waits, or has ended, whoever started it."""
+"""Runs: everything that works, waits, or has ended, whoever started it; compared, and brought back from the trash."""
 
 import streamlit as st
 
-from lora_lightning.runs.folder import runs
-from lora_lightning.ui import cards, gallery, monitor
+from lora_lightning.runs.folder import RunFolder, runs
+from lora_lightning.ui import actions, cards, compare, lists
 from lora_lightning.workspace import Workspace
 
-PER_PAGE = 20
+TABS = ["Runs", "Compare", "Trash"]
 
 workspace = Workspace.find()
 cards.head(
     "Runs", "Each lives in a folder of the workspace and works on without this page. One at a time uses a device."
 )
+actions.undo(workspace)
 
-found = runs(workspace)
-if not found:
-    cards.empty(
-        "Nothing has run yet",
-        "Training, captioning, generating and publishing appear here, from this dashboard or the command line.",
-        to="train",
-        label="Train a LoRA",
-        icon=":material/bolt:",
-    )
-    st.stop()
-
-working = {run.name for run in monitor.active(workspace)}
-if working:
-    st.header("Working and waiting", anchor=False)
-    line = sorted((run for run in found if run.name in working), key=lambda run: run.status().queue_order)
-    for run in line:
-        monitor.card(workspace, run, key=f"runs.{run.name}")
-ended = [run for run in found if run.name not in working]
-if ended:
-    st.header("Ended", anchor=False)
-    page = gallery.pager(len(ended), "runs", PER_PAGE)
-    for run in ended[(page - 1) * PER_PAGE : page * PER_PAGE]:
-        monitor.card(workspace, run, key=f"runs.{run.name}")
+found = [run.status() for run in runs(workspace)]
+drawn = cards.tabs(TABS)
+if drawn[0].open:
+    with drawn[0]:
+        working = [status for status in found if status.live]
+        if working:
+            lists.at_work(workspace, working)
+        if len(working) < len(found):
+            lists.ended(workspace, [status for status in found if not status.live])
+        if not found:
+            cards.empty(
+                "Nothing has run yet",
+                "Training, captioning, generating and publishing appear here, started here or on the command line.",
+                to="train",
+                label="Train a LoRA",
+                icon=":material/bolt:",
+            )
+if drawn[1].open:
+    with drawn[1]:
+        trained = {status.name: RunFolder(workspace.run(status.name)) for status in found if status.verb == "train"}
+        if len(trained) > 1:
+            compare.show(workspace, trained)
+        else:
+            st.info("Two trainings make a comparison.", title="Not enough to compare", icon=":material/compare_arrows:")
+if drawn[2].open:
+    with drawn[2]:
+        lists.deleted(workspace)

@@ -2,30 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
-from html import escape
-from re import findall
 
 import streamlit as st
 
 from lora_lightning.datasets import editing, ledger
 from lora_lightning.datasets.editing import Change, Edit
-from lora_lightning.datasets.ledger import Bulk, BulkResult
+from lora_lightning.datasets.ledger import Bulk, BulkResult, Replaced
 from lora_lightning.datasets.store import Dataset
-from lora_lightning.ui import cards
+from lora_lightning.ui import cards, diff
 from lora_lightning.ui.filters import View
 
 KINDS = ("Find and replace", "Put first", "Put last", "Insert trigger", "Remove sentences")
 ROWS_SHOWN = 12
 EDITS_SHOWN = 15
 NAMES_SHOWN = 10
-ROW = """<div style="margin-bottom:0.9rem"><b>{name}</b>
-<div style="display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,16rem),1fr));gap:0.25rem 1.5rem;
-font-size:0.9rem;line-height:1.45;overflow-wrap:anywhere"><div>{before}</div><div>{after}</div></div></div>"""
-MARKS = {
-    "del": '<del aria-label="removed" style="background:rgba(229,72,77,0.22);border-radius:0.2rem">',
-    "ins": '<ins aria-label="added" style="background:rgba(48,164,108,0.28);border-radius:0.2rem">',
-}
 
 
 @dataclass(frozen=True)
@@ -123,19 +113,10 @@ def _preview(dataset: Dataset, view: View, edit: Edit) -> None:
     )
     st.markdown(f":gray[{len(changes):,} of the {_scope(view)} in view would change.]")
     if changes:
-        st.html("".join(_row(change) for change in changes[:ROWS_SHOWN]))
+        first = changes[:ROWS_SHOWN]
+        diff.show([(change.before, change.after) for change in first], [change.name for change in first])
     if len(changes) > ROWS_SHOWN:
         st.markdown(f":gray[and {len(changes) - ROWS_SHOWN:,} more]")
-
-
-def _row(change: Change) -> str:
-    before, after = (findall(r"\s+|\w+|[^\w\s]", text) for text in (change.before, change.after))
-    old, new = "", ""
-    for tag, a, b, c, d in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
-        gone, come = escape("".join(before[a:b])), escape("".join(after[c:d]))
-        old += gone if tag == "equal" or not gone else f"{MARKS['del']}{gone}</del>"
-        new += come if tag == "equal" or not come else f"{MARKS['ins']}{come}</ins>"
-    return ROW.format(name=escape(change.name), before=old, after=new)
 
 
 def _entry(dataset: Dataset, entry: Entry) -> None:
@@ -145,6 +126,36 @@ def _entry(dataset: Dataset, entry: Entry) -> None:
         state = " :gray-badge[undone]" if entry.undone else ""
         when = f"{cards.counted(entry.edit.captions, 'caption')}, {cards.ago(entry.edit.written)}"
         st.markdown(f"{cards.escape(entry.edit.title)} :gray[:small[{when}]]{state}", width="stretch")
+        key = f"bulk.show.{entry.edit.id}"
+        panel = st.popover("Show", icon=":material/difference:", key=key, on_change="rerun")
+    if panel.open:
+        with panel:
+            _changed(dataset, entry.edit)
+
+
+def _changed(dataset: Dataset, edit: Bulk) -> None:
+    """What an edit did, caption by caption, with the way back for each that nobody has changed since."""
+    rows = ledger.replaced(dataset, edit.id, ROWS_SHOWN)
+    for row in rows:
+        diff.show([(row.before, row.after)], [row.name])
+        if row.stands:
+            st.button(
+                "Restore this one",
+                key=f"bulk.restore.{edit.id}.{row.picture}",
+                icon=":material/settings_backup_restore:",
+                type="tertiary",
+                on_click=_restore,
+                args=(dataset, row),
+            )
+    if edit.captions > len(rows):
+        st.markdown(f":gray[and {edit.captions - len(rows):,} more: filter for them, and use a caption's History]")
+
+
+def _restore(dataset: Dataset, row: Replaced) -> None:
+    """Take back what an edit did to one caption."""
+    with cards.reported():
+        ledger.restore(dataset, row)
+        st.toast(f"{cards.escape(row.name)} is as before", icon=":material/undo:")
 
 
 def _apply(dataset: Dataset, edit: Edit, changes: Sequence[Change]) -> None:

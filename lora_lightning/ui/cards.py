@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import streamlit as st
+from streamlit.elements.lib.mutable_tab_container import TabContainer
 
 from lora_lightning.errors import LoraLightningError, Problem, RecipeError
 from lora_lightning.runs.folder import State
@@ -84,7 +85,7 @@ def reported() -> Iterator[None]:
 def empty(title: str, text: str, *, to: str, label: str, icon: str, query: Mapping[str, str] | None = None) -> None:
     """An empty place: what is missing, why it matters, and the one next action."""
     with st.container(border=True, horizontal_alignment="center", key="empty"):
-        st.markdown(f"### {title}")
+        st.markdown(f"### {title}", text_alignment="center")
         st.markdown(f":gray[{text}]", text_alignment="center")
         if st.button(label, icon=icon, type="primary", key="empty_action"):
             st.switch_page(page(to), query_params=query)
@@ -97,13 +98,26 @@ def next_step(label: str, *, to: str, icon: str, query: Mapping[str, str] | None
 
 
 def choose(label: str, names: Sequence[str], *, query: str, default: str = "") -> str:
-    """Choose one of some names, kept in the page's address; '' when there is none."""
+    """Choose one of some names; '' when there is none.
+
+    A choice is part of the page's address. What the page chose by itself is not: that would be a step for Back to stand
+    still on.
+    """
     asked = st.query_params.get(query) or default
     place = names.index(asked) if asked in names else 0
     chosen = st.selectbox(label, names, index=place, placeholder="There is none yet") or ""
-    if chosen != st.query_params.get(query, ""):
+    if chosen and chosen != names[place]:
         st.query_params[query] = chosen
     return chosen
+
+
+def tabs(names: Sequence[str]) -> list[TabContainer]:
+    """Tabs that are part of the page's address, in whatever case it spells them: `tab=samples`."""
+    asked = st.query_params.get("tab", "")
+    meant = next((name for name in names if name.lower() == asked.lower()), asked)
+    if meant != asked:
+        st.query_params["tab"] = st.session_state["tab"] = meant
+    return list(st.tabs(names, key="tab", on_change="rerun", bind="query-params"))
 
 
 def escape(text: str) -> str:
@@ -115,7 +129,7 @@ def escape(text: str) -> str:
 
 def capital(text: str) -> str:
     """Text that begins a line; a file's name stays as it is."""
-    return text[:1].upper() + text[1:] if text.split(" ")[0].isalpha() else text
+    return text[:1].upper() + text[1:] if text.split(" ")[0].rstrip(":,").isalpha() else text
 
 
 def counted(number: int, noun: str) -> str:

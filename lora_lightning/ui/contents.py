@@ -1,4 +1,4 @@
-"""What lies in a run's folder: its samples, its log, its files."""
+"""What lies in a run's folder: its log, its recipe, its files."""
 
 from pathlib import Path
 
@@ -20,17 +20,11 @@ def log(run: RunFolder) -> None:
     monitor.watch(run, draw)
 
 
-def samples(workspace: Workspace, run: RunFolder) -> None:
-    """Every picture that the run drew."""
-
-    def draw(status: Status) -> None:
-        found = gallery.drawn(run.samples)
-        if found:
-            gallery.show_files(workspace, found, "run.samples", cell=200)
-        else:
-            st.info("They appear here as the run draws them.", title="No samples yet", icon=":material/image:")
-
-    monitor.watch(run, draw)
+def recipe(run: RunFolder) -> None:
+    """The run's recipe, complete, to read, copy and save."""
+    text = run.recipe_path.read_text(encoding="utf-8")
+    st.download_button("Save as a file", text, f"{run.name}.yaml", "application/yaml", icon=":material/download:")
+    st.code(text, language="yaml")
 
 
 def files(workspace: Workspace, run: RunFolder) -> None:

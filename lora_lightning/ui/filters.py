@@ -8,8 +8,9 @@ import streamlit as st
 
 from lora_lightning.datasets import checks, words
 from lora_lightning.datasets.checks import Check
-from lora_lightning.datasets.filtering import arrange, select
+from lora_lightning.datasets.filtering import Columns, arrange
 from lora_lightning.datasets.query import parse
+from lora_lightning.datasets.snapshot import Snapshot
 from lora_lightning.datasets.store import Picture
 from lora_lightning.datasets.terms import And, Flag, Text, literal, spell
 from lora_lightning.datasets.tokens import Meters, meters
@@ -68,20 +69,29 @@ class View:
     """What the page shows now.
 
     Attributes:
+        snapshot: of the dataset.
         pictures: those that the query lets through, in order.
         checks: of all captions.
         meters: of the base model.
         trigger: the word that captions are checked for, empty for none.
     """
 
+    snapshot: Snapshot
     pictures: list[Picture]
     checks: list[Check]
     meters: Meters
     trigger: str
 
+    def flagged(self, picture: Picture) -> bool:
+        """Whether a check found something in the caption, or there is none; CLIP's limit alone does not count."""
+        return not picture.caption or any(
+            picture.id in check.passages for check in self.checks if check.name != self.meters.clip.name.lower()
+        )
 
-def draw(workspace: Workspace, pictures: Sequence[Picture]) -> View:
+
+def draw(workspace: Workspace, snapshot: Snapshot) -> View:
     """The find box, order and chips, and the pictures that they leave: none while the query has a mistake."""
+    pictures = snapshot.pictures
     find, sort, popover = st.columns([6, 2, 2], vertical_alignment="bottom")
     text = find.text_input(
         "Find",
@@ -95,17 +105,17 @@ def draw(workspace: Workspace, pictures: Sequence[Picture]) -> View:
     with popover.popover("Trigger, model", icon=":material/rule:", key="captions.aim", width="stretch"):
         aim = _aim(workspace)
     gauge = meters(resolve_base(aim.base))
-    stamp = hash(tuple((picture.id, picture.name, picture.caption) for picture in pictures))
-    estimated = (gauge.clip.estimated, gauge.t5.estimated)
-    found = _checked(pictures, gauge, stamp, aim, estimated) if _wanted(pictures) else []
+    key = (snapshot.token, aim.base, gauge.clip.estimated, gauge.t5.estimated)
+    found = _checked(pictures, gauge, key, aim) if _wanted(pictures) else []
+    columns = _columns(pictures, gauge, key)
     shown: list[Picture] = []
     with cards.reported():
-        shown = select(pictures, parse(text or ""), gauge, {check.name: check.ids for check in found})
+        shown = columns.select(parse(text or ""), {check.name: check.ids for check in found})
     field, descending = ORDERS[order]
     shown = arrange(shown, field, gauge, descending=descending) if field and shown else shown
-    _chip_row(pictures, found, gauge)
-    _phrases(pictures, stamp)
-    return View(shown, found, gauge, aim.trigger)
+    _chip_row(columns, found)
+    _phrases(snapshot)
+    return View(snapshot, shown, found, gauge, aim.trigger)
 
 
 def toggled(text: str, term: str) -> str:
@@ -155,9 +165,9 @@ def _aim(workspace: Workspace) -> Aim:
     return Aim(values["trigger"], values["model"]["base"] or ModelConfig().base, checks.STYLE if style else "")
 
 
-def _chip_row(pictures: Sequence[Picture], found: Sequence[Check], gauge: Meters) -> None:
+def _chip_row(columns: Columns, found: Sequence[Check]) -> None:
     """Where captions come from and what the checks flagged, each as a chip with its count that filters."""
-    counts = {term: len(select(pictures, parse(term), gauge, {})) for term in ORIGINS}
+    counts = {term: int(columns.mask(parse(term), {}).sum()) for term in ORIGINS}
     labels = {term: f"{counts[term]:,} {title}" for term, title in ORIGINS.items() if counts[term]}
     flagged = {spell(Flag("flagged", check.name)): check for check in found if check.count}
     labels |= {term: f":material/flag: {check.count:,} {cards.escape(check.title)}" for term, check in flagged.items()}
@@ -167,24 +177,27 @@ def _chip_row(pictures: Sequence[Picture], found: Sequence[Check], gauge: Meters
 
 
 @st.cache_resource(max_entries=CACHED, show_spinner="Checking captions", hash_funcs={Aim: astuple})
-def _checked(
-    _pictures: Sequence[Picture], _gauge: Meters, stamp: int, aim: Aim, estimated: tuple[bool, bool]
-) -> list[Check]:
+def _checked(_pictures: Sequence[Picture], _gauge: Meters, key: tuple[object, ...], aim: Aim) -> list[Check]:
     """All checks, made once for what the captions say: a filter or another page of 10,000 need not wait for them."""
     return checks.run(_pictures, _gauge, trigger=aim.trigger, kind=aim.kind)
 
 
+@st.cache_resource(max_entries=CACHED, show_spinner=False)
+def _columns(_pictures: Sequence[Picture], _gauge: Meters, key: tuple[object, ...]) -> Columns:
+    return Columns(_pictures, _gauge)
+
+
 @st.cache_resource(max_entries=CACHED, show_spinner="Counting words")
-def _frequency(_pictures: Sequence[Picture], stamp: int) -> list[Phrase]:
+def _frequency(_pictures: Sequence[Picture], token: str) -> list[Phrase]:
     return words.frequency([picture.caption for picture in _pictures if picture.caption])[:PHRASES_SHOWN]
 
 
-def _phrases(pictures: Sequence[Picture], stamp: int) -> None:
+def _phrases(snapshot: Snapshot) -> None:
     panel = st.expander("Words and phrases", icon=":material/format_quote:", key="captions.words", on_change="rerun")
     if not panel.open:
         return
     with panel:
-        found = _frequency(pictures, stamp)
+        found = _frequency(snapshot.pictures, snapshot.token)
         if not found:
             st.markdown(":gray[No word stands in two captions yet.]")
             return

@@ -3,45 +3,35 @@
 Fields are named by their paths in a recipe, such as `train.steps`; sets of values are nested as in its YAML.
 """
 
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, get_args
 
 import streamlit as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from lora_lightning.recipe import Recipe
+from lora_lightning.settings import Only
+from lora_lightning.ui.fields import Choice, choices, is_section, kind_of, read, shown
 
 BOUNDS = ("ge", "gt", "le", "lt", "multiple_of")
 LONG_TEXT = 40
 """A default longer than this gets a text area."""
 
-Choice = str | bool
-Kind = Literal["switch", "whole", "number", "maybe", "text", "texts", "numbers", "choice"]
-
-SIMPLE: dict[Any, Kind] = {
-    bool: "switch",
-    int: "whole",
-    float: "number",
-    str: "text",
-    int | None: "maybe",
-    float | None: "maybe",
-    tuple[str, ...]: "texts",
-    tuple[int, ...]: "numbers",
-    tuple[float, ...]: "numbers",
-}
-
 
 def paths(section: str) -> list[str]:
-    """The fields of one section, or of the top of the recipe for ''."""
+    """The fields of one section and of the sections in it, or of the top of the recipe alone for ''."""
     model = _section(section) if section else Recipe
-    return [
-        f"{section}.{name}" if section else name
-        for name, info in model.model_fields.items()
-        if not _is_section(info.annotation)
-    ]
+    found = []
+    for name, info in model.model_fields.items():
+        path = f"{section}.{name}" if section else name
+        if not is_section(info.annotation):
+            found.append(path)
+        elif section:
+            found += paths(path)
+    return found
 
 
 def title(path: str) -> str:
@@ -52,25 +42,38 @@ def title(path: str) -> str:
         return path
 
 
+def help_of(path: str) -> str:
+    """A field's explanation."""
+    return _field(path).description or ""
+
+
+def default(path: str) -> Any:
+    """What a field is when nothing is said; None for one that has to be given."""
+    info = _field(path)
+    return None if info.is_required() else info.get_default(call_default_factory=True)
+
+
 def draw(form: str, fields: Iterable[str], values: Mapping[str, Any]) -> dict[str, Any]:
     """Draw a widget for each field, holding what is in `values` at first, and return what they hold now.
+
+    A field that another one leaves unread is not drawn, and holds its default.
 
     Args:
         form: tells apart forms that show the same field.
         fields: paths of fields.
         values: nested as in a recipe; what is absent or not valid there shows the field's default.
-
-    Raises:
-        TypeError: a field is of a type that no widget is made for.
     """
     held: dict[str, Any] = {}
     for path in fields:
         info = _field(path)
+        if not _applies(path, held, values):
+            put(held, path, default(path))
+            continue
         key = widget_key(form, path)
         start = f"start of {key}"
         if key not in st.session_state or start not in st.session_state:
-            st.session_state[start] = _shown(info, _initial(info, path, values))
-        put(held, path, _read(info, _widget(path, info, key, st.session_state[start])))
+            st.session_state[start] = shown(info, _initial(info, path, values))
+        put(held, path, read(info, _widget(path, info, key, st.session_state[start])))
     return held
 
 
@@ -88,15 +91,18 @@ def forget(form: str) -> None:
 
 def stored(values: Mapping[str, Any], path: str) -> Any:
     """One field of nested values, or None."""
-    section, dot, name = path.rpartition(".")
-    holder = values.get(section) if dot else values
-    return holder.get(name) if isinstance(holder, Mapping) else None
+    found: Any = values
+    for part in path.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
 
 
 def put(values: dict[str, Any], path: str, value: object) -> None:
     """Set one field in nested values."""
-    section, dot, name = path.rpartition(".")
-    (values.setdefault(section, {}) if dot else values)[name] = value
+    *sections, name = path.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+    values[name] = value
 
 
 def merge(*parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,19 +111,17 @@ def merge(*parts: Mapping[str, Any]) -> dict[str, Any]:
     for part in parts:
         for name, value in part.items():
             both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
-            merged[name] = {**merged[name], **value} if both else value
+            merged[name] = merge(merged[name], value) if both else value
     return merged
 
 
-def _section(name: str) -> type[BaseModel]:
-    annotation = Recipe.model_fields[name].annotation
-    if not _is_section(annotation):
-        raise TypeError(f"{name} is no section of a recipe")
-    return annotation  # type: ignore[return-value]
-
-
-def _is_section(annotation: object) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+def _section(path: str) -> type[BaseModel]:
+    model: Any = Recipe
+    for part in path.split("."):
+        model = model.model_fields[part].annotation
+        if not is_section(model):
+            raise TypeError(f"{path} is no section of a recipe")
+    return model  # type: ignore[no-any-return]
 
 
 def _field(path: str) -> FieldInfo:
@@ -125,32 +129,23 @@ def _field(path: str) -> FieldInfo:
     return (_section(section) if section else Recipe).model_fields[name]
 
 
+def _applies(path: str, held: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    """Whether the field is read, given the one that decides it: the module of its section says so in ONLY."""
+    section, _, name = path.rpartition(".")
+    rules: Mapping[str, Only] = getattr(sys.modules[_section(section).__module__], "ONLY", {}) if section else {}
+    if name not in rules:
+        return True
+    deciding = f"{section}.{rules[name].field}"
+    decided = next((value for each in (held, values) if (value := stored(each, deciding)) is not None), None)
+    return rules[name].holds(_field(deciding).default if decided is None else decided)
+
+
 def _initial(info: FieldInfo, path: str, values: Mapping[str, Any]) -> Any:
     value = stored(values, path)
     if value is not None:
         with suppress(ValidationError):
             return TypeAdapter(Annotated[info.annotation, info]).validate_python(value)  # type: ignore[arg-type]
-    return "" if info.is_required() else info.default
-
-
-def _kind(path: str, annotation: Any) -> Kind:
-    if annotation in SIMPLE:
-        return SIMPLE[annotation]
-    if _choices(annotation):
-        return "choice"
-    raise TypeError(f"no widget shows {path}, which holds {annotation}")
-
-
-def _choices(annotation: Any) -> list[Choice]:
-    """The values to choose from: those of a Literal, with on and off where a bool may stand too."""
-    if get_origin(annotation) is Literal:
-        return list(get_args(annotation))
-    if get_origin(annotation) in (Union, UnionType):
-        parts = get_args(annotation)
-        named = [value for part in parts if get_origin(part) is Literal for value in get_args(part)]
-        known = all(part in (bool, float) or get_origin(part) is Literal for part in parts)
-        return [*named, *([True, False] if bool in parts else [])] if named and known else []
-    return []
+    return "" if info.is_required() else default(path)
 
 
 def _widget(path: str, info: FieldInfo, key: str, start: Any) -> Any:
@@ -160,12 +155,12 @@ def _widget(path: str, info: FieldInfo, key: str, start: Any) -> Any:
     """
     label = info.title or path
     common: dict[str, Any] = {"key": key, "help": info.description}
-    match _kind(path, info.annotation):
+    match kind_of(info.annotation):
         case "switch":
             return st.toggle(label, start, **common)
         case "choice":
             free = float in get_args(info.annotation)
-            options = _choices(info.annotation)
+            options = choices(info.annotation)
             options += [] if start in options else [start]
             return st.selectbox(
                 label, options, options.index(start), format_func=_named, accept_new_options=free, **common
@@ -174,8 +169,10 @@ def _widget(path: str, info: FieldInfo, key: str, start: Any) -> Any:
             return _number(label, info, int, start, common)
         case "number":
             return _number(label, info, float, start, common)
-        case "texts":
+        case "lines":
             return st.text_area(label, start, placeholder="one a line", height=110, **common)
+        case "yaml":
+            return st.text_area(label, start, placeholder="YAML", height=80, **common)
         case "text" if isinstance(info.default, str) and len(info.default) > LONG_TEXT:
             return st.text_area(label, start, height=80, **common)
         case kind:
@@ -202,32 +199,3 @@ def _step(start: float) -> float:
 
 def _named(choice: Choice) -> str:
     return {True: "on", False: "off"}[choice] if isinstance(choice, bool) else str(choice).replace("_", " ")
-
-
-def _shown(info: FieldInfo, value: Any) -> Any:
-    """A field's value as its widget holds it."""
-    if isinstance(value, tuple):
-        return ("\n" if str in get_args(info.annotation) else ", ").join(str(part) for part in value)
-    if NoneType in get_args(info.annotation):
-        return "" if value is None else f"{value:g}"
-    return str(value) if isinstance(value, float) and _choices(info.annotation) else value
-
-
-def _read(info: FieldInfo, held: Any) -> Any:
-    """What a widget holds as the field's plain value; what is no number stays text, for the recipe to complain of."""
-    kinds = get_args(info.annotation)
-    if get_origin(info.annotation) is tuple:
-        parts = [part.strip() for part in held.split("\n" if str in kinds else ",")]
-        return [_as(part, kinds[0]) for part in parts if part]
-    if NoneType in kinds:
-        return _as(held.strip(), kinds[0]) if held.strip() else None
-    if isinstance(held, str) and float in kinds and held not in _choices(info.annotation):
-        return _as(held, float)
-    return held.strip() if isinstance(held, str) else held
-
-
-def _as(text: str, kind: type) -> Any:
-    try:
-        return kind(text)
-    except ValueError:
-        return text

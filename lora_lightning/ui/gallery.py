@@ -1,6 +1,6 @@
 """Pictures by their URLs: the browser fetches what it shows, small, and nothing is decoded again for a page."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -16,16 +16,19 @@ from lora_lightning.workspace import Workspace
 Thing = TypeVar("Thing")
 PER_PAGE = 60
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+SHOWN = (*SUFFIXES, ".gif")
+"""Pictures that every browser shows as they are."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a gallery: the small one shown, the one it opens, and the words below it."""
+    """One picture of a gallery: the small one shown, the one it opens, the words below it, where to draw it again."""
 
     thumb: str
     full: str
     title: str
     text: str = ""
+    send: str = ""
 
 
 def url(workspace: Workspace, path: Path, *, save: bool = False) -> str:
@@ -35,11 +38,23 @@ def url(workspace: Workspace, path: Path, *, save: bool = False) -> str:
     return f"/files/{relative}?v={version}" + ("&save" if save else "")
 
 
+def small(workspace: Workspace, path: Path) -> str:
+    """Where the dashboard serves a small copy of a picture that a run drew."""
+    return url(workspace, path).replace("/files/", "/small/", 1)
+
+
+def redraw(workspace: Workspace, path: Path) -> str:
+    """Where the Generate page opens with what a picture was drawn from."""
+    return f"/generate?from={quote(path.relative_to(workspace.home).as_posix())}"
+
+
 def of_picture(workspace: Workspace, dataset: Dataset, picture: Picture) -> Tile:
-    """The tile of a dataset's picture."""
+    """The tile of a dataset's picture; one of a kind that browsers do not show opens as a large copy."""
+    thumb = f"/thumbs/{quote(dataset.name)}/{quote(picture.file)}"
+    path = dataset.path(picture)
     return Tile(
-        thumb=f"/thumbs/{quote(dataset.name)}/{quote(picture.file)}",
-        full=url(workspace, dataset.path(picture)),
+        thumb=thumb,
+        full=url(workspace, path) if path.suffix in SHOWN else f"{thumb}?large",
         title=picture.name,
         text=picture.caption or "no caption",
     )
@@ -47,8 +62,9 @@ def of_picture(workspace: Workspace, dataset: Dataset, picture: Picture) -> Tile
 
 def of_file(workspace: Workspace, path: Path, text: str = "") -> Tile:
     """The tile of a picture that a run drew."""
-    address = url(workspace, path)
-    return Tile(thumb=address, full=address, title=path.stem, text=text or _facts(path))
+    told = facts(path)
+    again = redraw(workspace, path) if "prompt" in told else ""
+    return Tile(small(workspace, path), url(workspace, path), path.stem, text or described(told), again)
 
 
 def show_files(workspace: Workspace, paths: Sequence[Path], key: str, *, cell: int = 150) -> None:
@@ -57,19 +73,24 @@ def show_files(workspace: Workspace, paths: Sequence[Path], key: str, *, cell: i
 
 
 def drawn(folder: Path) -> list[Path]:
-    """The pictures in a folder, the latest first."""
+    """The pictures in a folder, the latest first, without the contact sheet that is made of them."""
     found = [path for path in folder.glob("**/*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+    found = [path for path in found if path.stem != "sheet"]
     return sorted(found, key=lambda path: (path.stat().st_mtime, path.name), reverse=True)
 
 
-def _facts(path: Path) -> str:
+def facts(path: Path) -> dict[str, str]:
     """What a picture says it was drawn from, in the text of its PNG."""
     try:
         with Image.open(path) as image:
-            facts = image.info
+            return {str(name): value for name, value in image.info.items() if isinstance(value, str)}
     except OSError:
-        return ""
-    parts = [str(facts.get("prompt", "")), f"seed {facts['seed']}" if "seed" in facts else ""]
+        return {}
+
+
+def described(told: Mapping[str, str]) -> str:
+    """What a picture was drawn from, in a line."""
+    parts = [told.get("prompt", ""), f"seed {told['seed']}" if "seed" in told else ""]
     return ", ".join(part for part in parts if part)
 
 
@@ -99,7 +120,8 @@ def pager(count: int, key: str, per_page: int) -> int:
 def _figure(tile: Tile, *, words: bool = True) -> str:
     alt = escape(f"{tile.title}: {tile.text}" if tile.text else tile.title, quote=True)
     below = f"<figcaption><b>{escape(tile.title)}</b><span>{escape(tile.text)}</span></figcaption>" if words else ""
+    send = f' data-send="{escape(tile.send, quote=True)}"' if tile.send else ""
     return (
-        f'<figure><a href="{escape(tile.full)}" target="_blank" title="{alt}">'
+        f'<figure><a href="{escape(tile.full)}" target="_blank" title="{alt}"{send}>'
         f'<img src="{escape(tile.thumb)}" alt="{alt}" loading="lazy"></a>{below}</figure>'
     )

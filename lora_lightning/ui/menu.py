@@ -8,6 +8,9 @@ from lora_lightning.ui import cards
 
 STATIC = Path(__file__).parent / "static"
 
+ACCENT = {"light": "#4a2fd6", "dark": "#ab9dff"}
+"""The colour of what is chosen, as text."""
+
 SECTIONS = {
     "": [("home", "Home", ":material/home:")],
     "Prepare": [
@@ -39,6 +42,7 @@ def frame() -> None:
     mode = "dark" if st.context.theme.type == "dark" else "light"
     st.logo(str(STATIC / f"logo-{mode}.svg"), size="large", icon_image=str(STATIC / "mark.svg"))
     st.html(STATIC / "style.css")
+    st.html(f"<style>:root {{ --ll-accent: {ACCENT[mode]}; }}</style>")
 
 
 def pages() -> dict[str, list[st.Page]]:

@@ -5,12 +5,23 @@ from collections.abc import Callable
 import streamlit as st
 
 from lora_lightning.runs.folder import RunFolder, Status, runs
+from lora_lightning.runs.gpu import gpus
 from lora_lightning.ui import actions, cards, charts, gallery
 from lora_lightning.workspace import Workspace
 
 LIVE_SECONDS = 1.0
-IDLE_SECONDS = 4.0
 LATEST_SAMPLES = 8
+LEAST_SECONDS = 1.0
+"""Phases that took less are not worth a word."""
+
+WHY = {
+    "loss": "How far off the prediction is, as a mean of the last steps. It falls little and jumps with the noise "
+    "level: judge by the samples.",
+    "learning_rate": "How strongly a step changes the LoRA.",
+    "gradient_norm": "How strongly the pictures pull. Steady is good; a steep rise comes before the loss breaks.",
+    "steps_per_second": "Without the time for samples and checkpoints.",
+}
+"""What a figure of a training means."""
 
 WRONG = ("failed", "interrupted")
 
@@ -26,34 +37,34 @@ VERBS = {
 
 
 def watch(run: RunFolder, draw: Callable[[Status], None]) -> None:
-    """Draw a run's status again and again; when it begins or ends to work, the whole page is drawn anew."""
-    live = run.status().live
-
-    def tick() -> None:
-        status = run.status()
-        if status.live != live:
-            st.rerun()
-        draw(status)
-
-    st.fragment(tick, run_every=LIVE_SECONDS if live else IDLE_SECONDS)()
+    """Draw a run's status, again and again while it works; when it ends or begins, window.py draws the page anew."""
+    if run.status().live:
+        st.fragment(lambda: draw(run.status()), run_every=LIVE_SECONDS)()
+    else:
+        draw(run.status())
 
 
 def active(workspace: Workspace) -> list[RunFolder]:
-    """The runs that work or wait now."""
-    return [run for run in runs(workspace) if run.status().live]
+    """The runs that work now, then those that wait, in the order of the line."""
+    live = [(run, status) for run in runs(workspace) if (status := run.status()).live]
+    ordered = sorted(live, key=lambda pair: (pair[1].state == "queued", pair[1].queue_order))
+    return [run for run, _ in ordered]
 
 
 def overview(workspace: Workspace, run: RunFolder) -> None:
-    """Everything about one run on one screen: progress, actions, figures, loss, latest samples."""
+    """Everything about one run on one screen: progress, actions, figures, device, loss, latest samples."""
 
     def draw(status: Status) -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             cards.state(status.state)
             st.markdown(f":gray[{VERBS.get(status.verb, status.verb)}, updated {cards.ago(status.updated)}]")
         _progress(status, why=status.state not in WRONG)
-        _ending(status)
+        _ending(workspace, run, status)
         actions.buttons(workspace, run, status, key="run")
         figures(status)
+        if status.live:
+            device(status)
+        phases(status)
         charts.losses(run)
         samples = gallery.drawn(run.samples)[:LATEST_SAMPLES]
         if samples:
@@ -94,11 +105,34 @@ def _progress(status: Status, *, why: bool) -> None:
         st.markdown(f":gray[{cards.escape(cards.capital(', '.join(parts)))}]")
 
 
-def _ending(status: Status) -> None:
-    """A card for what went wrong, with what to do about it."""
-    if status.state in WRONG:
-        show = st.error if status.state == "failed" else st.warning
-        show(cards.escape(status.hint), title=cards.capital(cards.escape(status.message)))
+def _ending(workspace: Workspace, run: RunFolder, status: Status) -> None:
+    """A card for what went wrong, with what to do about it, as a button where a button can do it."""
+    if status.state not in WRONG:
+        return
+    show = st.error if status.state == "failed" else st.warning
+    show(cards.escape(status.hint), title=cards.capital(cards.escape(status.message)))
+    actions.remedy(workspace, run, status)
+
+
+def device(status: Status) -> None:
+    """The GPU that the run works on, as the driver reports it now."""
+    for gpu in gpus():
+        if f"cuda-{gpu.index}" in status.device.split(", "):
+            st.markdown(f":gray[{gpu.name}]")
+            with st.grid("auto", min_column_width=140):
+                st.metric("GPU busy", f"{gpu.utilisation_percent} %", border=True)
+                used = f"{gpu.used_mib / 1024:.1f} / {gpu.memory_mib / 1024:.0f} GB"
+                st.metric("GPU memory", used, border=True)
+                st.metric("Temperature", f"{gpu.temperature_celsius} °C", border=True)
+                st.metric("Power", f"{gpu.power_watts:.0f} W", border=True)
+
+
+def phases(status: Status) -> None:
+    """Where the time went."""
+    spent = {phase: seconds for phase, seconds in (status.seconds or {}).items() if seconds >= LEAST_SECONDS}
+    if spent:
+        told = " · ".join(f"{cards.capital(phase)} {cards.duration(seconds)}" for phase, seconds in spent.items())
+        st.markdown(f":small[:gray[{cards.escape(told)}]]")
 
 
 def progress_text(status: Status) -> str:
@@ -120,4 +154,5 @@ def figures(status: Status) -> None:
         with st.grid("auto", min_column_width=140):
             for name, value in shown.items():
                 label = name.removesuffix("_mib").replace("_", " ").capitalize()
-                st.metric(label, cards.figure(value) + (" MiB" if name.endswith("_mib") else ""), border=True)
+                unit = " MiB" if name.endswith("_mib") else ""
+                st.metric(label, cards.figure(value) + unit, border=True, help=WHY.get(name))

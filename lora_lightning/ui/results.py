@@ -5,8 +5,9 @@ from pathlib import Path
 import streamlit as st
 import yaml
 
+from lora_lightning import recipe
 from lora_lightning.runs.folder import RunFolder, runs
-from lora_lightning.ui import cards, gallery
+from lora_lightning.ui import cards, form, gallery
 from lora_lightning.workspace import Workspace
 
 RUNS_SHOWN = 10
@@ -21,9 +22,9 @@ def drawn(workspace: Workspace) -> None:
         st.info("Write a prompt and draw.", title="Nothing has been drawn yet", icon=":material/image:")
     for run in found[:RUNS_SHOWN]:
         with st.container(border=True):
-            pictures = sorted(path for path in gallery.drawn(run.samples) if path.stem != "sheet")
+            pictures = sorted(gallery.drawn(run.samples))
             st.page_link(cards.page("run"), label=f"**{run.name}**", query_params={"id": run.name})
-            gallery.show_files(workspace, pictures, f"drawn.{run.name}", cell=220)
+            gallery.show_files(workspace, pictures, f"drawn.{run.name}", cell=180)
             with st.expander("Recipe"):
                 st.code(_section(run, "generate"), language="yaml")
 
@@ -55,6 +56,20 @@ def published(workspace: Workspace, name: str) -> None:
                     st.markdown(f"[{link}]({link})")
                 elif status.message:
                     st.markdown(f"{cards.escape(status.message)}  \n:gray[{cards.escape(status.hint)}]")
+
+
+def next_step(run: RunFolder, verb: str) -> None:
+    """What a finished run other than a training leads to."""
+    values = recipe.read(run.recipe_path)
+    dataset, name = form.stored(values, "dataset.name") or "", str(values.get("name", ""))
+    if verb == "caption":
+        cards.next_step("Train on this dataset", to="train", icon=":material/bolt:", query={"dataset": dataset})
+    elif verb == "evaluate":
+        cards.next_step("See the evaluation", to="evaluate", icon=":material/query_stats:", query={"lora": name})
+    elif verb == "generate":
+        cards.next_step("See the pictures", to="generate", icon=":material/image:")
+    elif verb == "publish":
+        cards.next_step("See what was published", to="publish", icon=":material/publish:", query={"lora": name})
 
 
 def card_text(text: str) -> str:

@@ -1,14 +1,18 @@
 """What the dashboard's server answers besides its pages: pictures and files of the workspace, and TensorBoard."""
 
+import hashlib
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from PIL import Image
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from lora_lightning.datasets.images import thumbnail
+from lora_lightning.datasets.images import read, thumbnail
 from lora_lightning.errors import LoraLightningError
+from lora_lightning.runs.files import write_atomic
+from lora_lightning.ui import uploads
 from lora_lightning.ui.board import PREFIX, Board
 from lora_lightning.workspace import Workspace
 
@@ -22,7 +26,10 @@ SAVED = {".zip": "application/zip", ".safetensors": "application/octet-stream"}
 """Files to save."""
 
 SERVED = SHOWN | TEXT | SAVED
-PICTURES = (*SHOWN, ".bmp", ".tif", ".tiff")
+PICTURES = (*SHOWN, ".bmp", ".tif", ".tiff", ".avif", ".heic")
+
+SMALL_SIDE, LARGE_SIDE = 384, 1280
+"""Longer side of a picture's copies, in pixels."""
 
 HEADERS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
@@ -36,6 +43,8 @@ def routes(workspace: Workspace) -> list[BaseRoute]:
     return [
         Route("/files/{path:path}", _files(workspace)),
         Route("/thumbs/{dataset}/{file}", _thumbs(workspace)),
+        Route("/small/{path:path}", _small(workspace)),
+        Route("/uploads/{batch}/{name:path}", uploads.receiver(workspace), methods=["PUT"]),
         Mount(PREFIX, app=Board(workspace.runs)),
         Route("/font-roboto/{file}", _font),
     ]
@@ -79,9 +88,32 @@ def _thumbs(workspace: Workspace) -> Endpoint:
         if allowed(workspace.datasets, f"{dataset}/images/{file}", PICTURES) is None:
             return PlainTextResponse("There is no such picture.", status_code=404)
         try:
-            small = thumbnail(workspace.dataset(dataset), file)
+            side = LARGE_SIDE if "large" in request.query_params else SMALL_SIDE
+            small = thumbnail(workspace.dataset(dataset), file, side)
         except (LoraLightningError, OSError) as error:
             return PlainTextResponse(f"This picture cannot be shown: {error}", status_code=500)
         return FileResponse(small, media_type="image/webp", headers=HEADERS | FOREVER)
 
     return thumbs
+
+
+def _small(workspace: Workspace) -> Endpoint:
+    """Small copies of pictures that runs drew, made on first sight and kept in the cache."""
+
+    def small(request: Request) -> Response:
+        path = allowed(workspace.home, request.path_params["path"], SHOWN)
+        if path is None:
+            return PlainTextResponse("There is no such picture.", status_code=404)
+        stat = path.stat()
+        told = f"{path.relative_to(workspace.home)} {stat.st_mtime_ns} {stat.st_size}"
+        target = workspace.cache / "small" / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.webp"
+        if not target.is_file():
+            try:
+                image = read(path, at_least=SMALL_SIDE).image
+            except (LoraLightningError, OSError) as error:
+                return PlainTextResponse(f"This picture cannot be shown: {error}", status_code=500)
+            image.thumbnail((SMALL_SIDE, SMALL_SIDE), Image.Resampling.LANCZOS)
+            write_atomic(target, lambda file: image.save(file, "WEBP", quality=82))
+        return FileResponse(target, media_type="image/webp", headers=HEADERS | FOREVER)
+
+    return small

@@ -1,20 +1,19 @@
 """Checking a dataset's pictures: what speaks against them, and setting them aside and bringing them back."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import streamlit as st
 
 from lora_lightning.datasets import aside
-from lora_lightning.datasets.config import DatasetConfig
-from lora_lightning.datasets.measures import measure_all
+from lora_lightning.datasets.measures import Measure, measure_all, stored
+from lora_lightning.datasets.snapshot import Snapshot
 from lora_lightning.datasets.store import Dataset, Picture
-from lora_lightning.datasets.triage import Finding, Group, duplicates, findings
-from lora_lightning.ui import cards, drafts, form, gallery
+from lora_lightning.datasets.triage import Finding, Group, duplicates, findings, leaks
+from lora_lightning.train import split
+from lora_lightning.ui import cards, crops, drafts, form, gallery
 from lora_lightning.workspace import Workspace
 
-AT_ONCE = 500
-"""Pictures measured by one click, which should not hold the page for minutes."""
 PER_KIND = 12
 RESOLUTIONS = (256, 512, 768, 1024)
 KINDS = {
@@ -27,14 +26,15 @@ KINDS = {
 CELL = 190
 
 
-def check(workspace: Workspace, dataset: Dataset, pictures: Sequence[Picture]) -> None:
+def check(workspace: Workspace, snapshot: Snapshot) -> None:
     """The whole tab: measure on a click, then the findings, and what is set aside already."""
-    measured: frozenset[int] = st.session_state.get(_key(dataset), frozenset())
+    dataset, pictures = snapshot.dataset, snapshot.pictures
+    measures = stored(dataset)
     st.markdown(
         ":gray[Finds near duplicates, blur, and pictures that are too small, dark or bright. Nothing is deleted.]"
     )
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        usual = min(_resolutions(workspace))
+        usual = min(crops.resolutions(workspace))
         resolution = st.selectbox(
             "Training resolution",
             RESOLUTIONS,
@@ -43,33 +43,44 @@ def check(workspace: Workspace, dataset: Dataset, pictures: Sequence[Picture]) -
             width=190,
             help="The smallest one that you will train at, in pixels.",
         )
-        todo = [picture for picture in pictures if picture.id not in measured]
+        todo = [picture for picture in pictures if picture.id not in measures]
         if todo:
-            _measure_button(dataset, todo, measured)
-    known = [picture for picture in pictures if picture.id in measured]
+            _measure_button(dataset, todo)
+    known = [picture for picture in pictures if picture.id in measures]
     if known:
-        with cards.reported():
-            _findings(workspace, dataset, known, resolution)
-    _set_aside(workspace, dataset)
+        judged = _judged(known, measures, (snapshot.token, len(known), resolution))
+        _held_out(workspace, known, measures, judged.groups)
+        _findings(workspace, dataset, known, judged)
+    _set_aside(workspace, snapshot)
 
 
-def _measure_button(dataset: Dataset, todo: Sequence[Picture], measured: frozenset[int]) -> None:
-    part = todo[:AT_ONCE]
-    rest = f" of {len(todo):,}" if len(part) < len(todo) else ""
-    label = f"Check {len(part):,}{rest} pictures" if rest else f"Check {cards.counted(len(part), 'picture')}"
+@dataclass(frozen=True)
+class Judged:
+    """What speaks against some pictures, and which of them are near duplicates."""
+
+    found: list[Finding]
+    groups: list[Group]
+
+
+@st.cache_resource(max_entries=4, show_spinner="Comparing the pictures")
+def _judged(_pictures: Sequence[Picture], _measures: Mapping[int, Measure], key: tuple[str, int, int]) -> Judged:
+    groups = duplicates(_pictures, _measures)
+    return Judged(findings(_pictures, _measures, [key[-1]], groups), groups)
+
+
+def _measure_button(dataset: Dataset, todo: Sequence[Picture]) -> None:
+    """Measure on a click; what is measured is kept, so whoever leaves before the end goes on from there."""
+    label = f"Check {cards.counted(len(todo), 'picture')}"
     if not st.button(label, type="primary", icon=":material/fact_check:", key="triage.check"):
         return
     with cards.reported():
         bar = st.progress(0.0, text="Measuring")
-        measure_all(dataset, part, lambda done: bar.progress(done / len(part), text=f"Measured {done:,}"))
-        st.session_state[_key(dataset)] = measured | {picture.id for picture in part}
+        measure_all(dataset, todo, lambda done: bar.progress(done / len(todo), text=f"Measured {done:,}"))
         st.rerun()
 
 
-def _findings(workspace: Workspace, dataset: Dataset, pictures: Sequence[Picture], resolution: int) -> None:
-    measures = measure_all(dataset, pictures)
-    found = findings(pictures, measures, [resolution])
-    groups = duplicates(pictures, measures)
+def _findings(workspace: Workspace, dataset: Dataset, pictures: Sequence[Picture], judged: Judged) -> None:
+    found, groups = judged.found, judged.groups
     if not found:
         st.success(
             f"Nothing speaks against {cards.counted(len(pictures), 'picture')}.",
@@ -83,6 +94,24 @@ def _findings(workspace: Workspace, dataset: Dataset, pictures: Sequence[Picture
     for kind, title in KINDS.items():
         if of_kind := [finding for finding in found if finding.kind == kind]:
             _kind(workspace, dataset, title, of_kind, by_id)
+
+
+def _held_out(
+    workspace: Workspace, pictures: Sequence[Picture], measures: Mapping[int, Measure], groups: Sequence[Group]
+) -> None:
+    """Which pictures the Train page's draft would hold out, and whether copies of them would be trained on."""
+    share = form.stored(drafts.load(workspace, "train"), "dataset.validation_share") or 0.0
+    if not share:
+        return
+    chosen = split.choose([each.sha256 for each in pictures], [measures[each.id].dhash for each in pictures], share)
+    out = {each.id for each in pictures if each.sha256 in chosen}
+    leaking = leaks(groups, out)
+    if leaking:
+        names = ", ".join(cards.escape(group.best.name) for group in leaking)
+        st.warning(f"Set copies of these aside: {names}", title="Held-out pictures have copies among those trained on")
+    else:
+        st.markdown(f":gray[{cards.counted(len(out), 'picture')} held out for validation; none has a near duplicate "
+                    "among those trained on.]")  # fmt: skip
 
 
 def _duplicates(workspace: Workspace, dataset: Dataset, groups: Sequence[Group], found: Mapping[int, Finding]) -> None:
@@ -157,9 +186,9 @@ def _kind(
                 )
 
 
-def _set_aside(workspace: Workspace, dataset: Dataset) -> None:
+def _set_aside(workspace: Workspace, snapshot: Snapshot) -> None:
     """What is set aside, with the way back."""
-    resting = [picture for picture in dataset.pictures(include_aside=True) if picture.aside]
+    dataset, resting = snapshot.dataset, snapshot.aside
     if not resting:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -204,14 +233,3 @@ def _copy(dataset: Dataset, source: Picture, target: Picture) -> None:
             target.id, source.caption, author=source.author, details=details, expected_version=target.version
         )
         st.toast(f"Copied to {cards.escape(target.name)}", icon=":material/content_copy:")
-
-
-def _resolutions(workspace: Workspace) -> Sequence[int]:
-    """Those of the Train page's draft."""
-    drafted = form.stored(drafts.load(workspace, "train"), "dataset.resolutions")
-    sides = [side for side in drafted if isinstance(side, int)] if isinstance(drafted, list) else []
-    return sides or DatasetConfig().resolutions
-
-
-def _key(dataset: Dataset) -> str:
-    return f"triage.measured.{dataset.name}"

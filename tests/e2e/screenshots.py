@@ -1,7 +1,8 @@
-"""Pictures of every page for the README and the guide: `python -m tests.e2e.screenshots docs/images`.
+"""Pictures of the dashboard: `python -m tests.e2e.screenshots docs/images` draws those of the guide and the README.
 
-Each page, empty and at work, in both themes, wide and on a phone. The state is real: photographs imported and
-captioned, a LoRA trained by a small random model, one run at work; the weights are random, so samples are noise.
+The state is real: the drawings that ship with the package, captioned, two LoRAs trained on flux-mini, one of them
+evaluated and drawn with, a run at work and one in line. With `--every FOLDER` also each page empty and at work, in both
+themes, wide and on a phone, to be looked at by a person.
 """
 
 import argparse
@@ -11,101 +12,139 @@ import tempfile
 import time
 from pathlib import Path
 
-import skimage
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from lora_lightning import recipe
 from lora_lightning.datasets.importing import import_sources
-from lora_lightning.datasets.store import Dataset
-from lora_lightning.demo.tiny import build_flux
+from lora_lightning.demo.sample import demo_recipe, sample
+from lora_lightning.recipe import Recipe
 from lora_lightning.runs import launch
 from lora_lightning.runs.folder import RunFolder
+from lora_lightning.ui import drafts
 from lora_lightning.workspace import Workspace
-from tests.conftest import PHOTOGRAPHS
 from tests.e2e.conftest import FLAGS, ROOT, Dashboard, Visitor
 
 SIZES = {"": (1280, 900), "-phone": (375, 812)}
 SCHEMES = {"": "light", "-dark": "dark"}
-EMPTY = {"home": "", "datasets": "datasets", "train": "train", "runs": "runs"}
-BUSY = {name: name for name in ("datasets", "captions", "train", "runs", "tensorboard", "generate", "evaluate")} | {
+EMPTY = {"home": "", "datasets": "datasets", "train": "train", "runs": "runs", "generate": "generate"}
+GUIDE = {
     "home": "",
-    "run": "run?id=fox-style",
-    "run-finished": "run?id=my-style",
-    "publish": "publish",
+    "datasets": "datasets",
+    "captions": "captions",
+    "train": "train",
+    "run": "run?id=inkmoji&tab=samples",
+    "runs": "runs",
+    "compare": "runs?tab=compare&compare=inkmoji&compare=inkmoji-gentle",
+    "evaluate": "evaluate?lora=inkmoji",
+    "generate": "generate",
+    "publish": "publish?lora=inkmoji",
+}
+"""Names of the guide's pictures, and the pages that they show."""
+
+BUSY = GUIDE | {
+    "run-working": "run?id=night",
+    "run-finished": "run?id=inkmoji",
+    "run-failed": "run?id=broken",
+    "checkpoints": "run?id=inkmoji&tab=checkpoints",
+    "train-advanced": "train?view=Advanced",
+    "tensorboard": "tensorboard",
     "settings": "settings",
 }
-"""Names of pictures, and the pages that they show."""
+COLOURS = 256
+"""Of a picture in the documents, which keeps it small."""
 
 
 def main() -> None:
     """Fill a workspace, then photograph it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
-    output = parser.parse_args().output
+    parser.add_argument("--every", type=Path, help="a folder for all pages, states, themes and sizes")
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         path = runpy.run_path(str(ROOT / "tools" / "chromium.py"))["find"]()
         browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
         workspace = Workspace.find(Path(folder) / "workspace")
         dashboard = Dashboard(workspace.home, Path(folder) / "elsewhere").start()
+        working: list[RunFolder] = []
         try:
-            shoot(browser, dashboard, EMPTY, output / "empty")
-            working = fill(workspace, Path(folder))
-            shoot(browser, dashboard, BUSY, output)
-            launch.force_stop(working)
+            if given.every:
+                shoot(browser, dashboard, EMPTY, given.every / "empty")
+            working = fill(workspace)
+            shoot(browser, dashboard, GUIDE, given.output, sizes=[""], schemes=[""])
+            if given.every:
+                shoot(browser, dashboard, BUSY, given.every)
         finally:
+            for run in working:
+                launch.force_stop(run)
             dashboard.end()
             browser.close()
+    for name in GUIDE:
+        shrink(given.output / f"{name}.png")
 
 
-def fill(workspace: Workspace, folder: Path) -> RunFolder:
-    """A captioned dataset, a finished LoRA, and a run at work, which is returned."""
-    pictures = [Path(skimage.__file__).parent / "data" / name for name in PHOTOGRAPHS]
-    import_sources(workspace, "photographs", pictures)
-    dataset = Dataset.open(workspace.dataset("photographs"))
-    for picture in dataset.pictures()[:11]:
-        subject = Path(picture.name).stem.replace("_", " ")
-        dataset.write_caption(picture.id, f"{subject}, a photograph in natural light, MYSTYLE", author="human")
-    base = build_flux(folder / "tiny-flux")
-    done = launch.start(workspace, "train", "my-style", small(base, "my-style", 300))
-    wait(done, lambda: not done.status().live)
-    working = launch.start(workspace, "train", "fox-style", small(base, "fox-style", 5_000))
-    wait(working, lambda: working.status().done > 150)
-    return working
+def fill(workspace: Workspace) -> list[RunFolder]:
+    """A captioned dataset, finished LoRAs and what was made with one, a failed run; returns the one at work and the one
+    that waits."""
+    chosen = sample()
+    import_sources(workspace, chosen.name, [chosen.archive])
+    base = demo_recipe(chosen, workspace)
+    own = changed(base, train={"sample_every": 50, "checkpoint_every": 50})
+    gentle = changed(
+        base, name=f"{base.name}-gentle", train={"learning_rate": 3e-4, "sample_every": 100}, lora={"rank": 8}
+    )
+    for verb, made in (("caption", own), ("train", own), ("train", gentle), ("evaluate", own), ("generate", own)):
+        run = launch.start(workspace, verb, made.name, made.to_yaml())
+        wait(run, lambda run=run: not run.status().live)
+    broken = changed(base, name="broken", model={"base": "/models/moved-away"})
+    failed = launch.start(workspace, "train", "broken", broken.to_yaml())
+    wait(failed, lambda: not failed.status().live, may_fail=True)
+    drafts.save(workspace, "train", changed(base, name="my-style", train={"steps": 600}).model_dump(mode="json"))
+    drafts.save(workspace, "generate", base.model_dump(mode="json"))
+    night = changed(base, name="night", train={"steps": 20_000, "sample_every": 0})
+    working = launch.start(workspace, "train", "night", night.to_yaml())
+    wait(working, lambda: working.status().done > 20)
+    waits = launch.start(workspace, "train", "after-midnight", changed(night, name="after-midnight").to_yaml())
+    wait(waits, lambda: waits.status().queue_order > 0)
+    return [working, waits]
 
 
-def small(base: Path, name: str, steps: int) -> str:
-    """A recipe that two cores can follow."""
-    values = recipe.read("style") | {
-        "name": name,
-        "model": {"base": str(base)},
-        "dataset": {"name": "photographs", "resolutions": [64]},
-        "train": {"steps": steps, "learning_rate": 4e-4, "sample_every": 100, "checkpoint_every": 100},
-    }
-    values["sample"] = dict(values["sample"]) | {"steps": 4, "width": 128, "height": 128}
-    return recipe.parse(values).to_yaml()
+def changed(made: Recipe, **changes: object) -> Recipe:
+    """A recipe with some sections changed."""
+    values = made.model_dump(mode="json")
+    for section, change in changes.items():
+        values[section] = values[section] | change if isinstance(change, dict) else change
+    return recipe.parse(values)
 
 
-def wait(run: RunFolder, reached) -> None:
+def wait(run: RunFolder, reached, *, may_fail: bool = False) -> None:
     """Until a run has come so far; it ends this program if the run fails."""
-
     while not reached():
         time.sleep(0.2)
-    if run.status().state == "failed":
+    if run.status().state == "failed" and not may_fail:
         sys.exit(f"{run.name} failed: {run.status().message}")
 
 
-def shoot(browser, dashboard: Dashboard, pages: dict[str, str], output: Path) -> None:
+def shoot(browser, dashboard: Dashboard, pages: dict[str, str], output: Path, *, sizes=SIZES, schemes=SCHEMES) -> None:
     """Each page as NAME.png, NAME-dark.png, NAME-phone.png and NAME-phone-dark.png."""
     output.mkdir(parents=True, exist_ok=True)
-    for size, (width, height) in SIZES.items():
-        for theme, scheme in SCHEMES.items():
-            context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    for size in sizes:
+        width, height = SIZES[size]
+        for theme in schemes:
+            context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=SCHEMES[theme])
             visitor = Visitor(context.new_page(), dashboard.address)
             for name, path in pages.items():
                 visitor.go(path)
-                visitor.page.wait_for_timeout(4000 if name == "tensorboard" else 1200)
+                visitor.page.wait_for_timeout(4000 if name == "tensorboard" else 2500)
                 visitor.page.screenshot(path=str(output / f"{name}{size}{theme}.png"))
             context.close()
+
+
+def shrink(path: Path) -> None:
+    """The picture in fewer colours."""
+    with Image.open(path) as image:
+        small = image.convert("RGB").quantize(COLOURS)
+    small.save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """Each page in a real browser: reached directly, on a small screen, in both themes, without the rest of the world."""
 
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
 import pytest
 from playwright.sync_api import expect
 
@@ -44,6 +47,17 @@ def test_every_page_is_whole_on_a_small_screen_and_asks_nobody_else(dashboard, v
         assert visitor.strangers == []
         assert visitor.errors == []
     assert "Traceback" not in server.log
+
+
+def test_under_another_name_the_server_does_not_answer(dashboard, workspace):
+    (workspace.output / "mine").mkdir(parents=True)
+    workspace.lora("mine").write_bytes(b"weights")
+    server = dashboard()
+    file = f"{server.address}/files/output/mine/mine.safetensors"
+    with urlopen(file) as answer:
+        assert answer.read() == b"weights"
+    with pytest.raises(HTTPError, match="400"):
+        urlopen(Request(file, headers={"Host": "evil.example"}))
 
 
 def test_thumbnails_arrive(dashboard, visit, workspace, photos):

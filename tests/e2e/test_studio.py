@@ -8,6 +8,7 @@ from playwright.sync_api import expect
 
 from lora_lightning.datasets.importing import import_sources
 from lora_lightning.datasets.store import Dataset
+from lora_lightning.ui import drafts
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
@@ -84,3 +85,109 @@ def test_a_near_duplicate_is_set_aside_and_brought_back(dashboard, visit, datase
     assert len(dataset.pictures()) == 6
     assert visitor.errors == []
     assert visitor.strangers == []
+
+
+def caption_box(page):
+    """The box of the one picture in view."""
+    return page.locator("textarea[aria-label$='.png'], textarea[aria-label$='.jpg']").first
+
+
+def test_captions_are_reviewed_from_the_keyboard(dashboard, visit, dataset):
+    visitor = visit(dashboard(), height=1400).go("captions?dataset=photographs&layout=One+by+one")
+    page, box = visitor.page, caption_box(visitor.page)
+    page.wait_for_timeout(500)
+    names = [picture.name for picture in dataset.pictures()]
+    expect(box).to_have_attribute("aria-label", names[0])
+    for key, place in (("j", 1), ("j", 2), ("k", 1), ("k", 0)):
+        page.keyboard.press(key)
+        expect(box).to_have_attribute("aria-label", names[place])
+        visitor.settled()
+        page.wait_for_timeout(200)  # the buttons below the box follow it; nobody is faster
+    box.fill("An astronaut smiles, j and k are typed.")
+    page.keyboard.press("Control+Enter")
+    expect(box).to_have_attribute("aria-label", names[1])
+    visitor.settled()
+    page.wait_for_timeout(200)
+    page.keyboard.press("Control+Enter")
+    expect(box).to_have_attribute("aria-label", names[2])
+    visitor.settled()
+    page.wait_for_timeout(200)
+    page.keyboard.press("n")
+    expect(box).to_have_attribute("aria-label", names[3])
+    visitor.settled()
+    first, second, third = dataset.pictures()[:3]
+    assert (first.caption, first.author) == ("An astronaut smiles, j and k are typed.", "human")
+    assert (second.version, second.author, third.author) == (2, "human", "captioner")
+    assert visitor.errors == []
+
+
+def test_two_windows_never_overwrite_each_other(dashboard, visit, dataset):
+    server = dashboard()
+    first, second = (visit(server, height=1400).go("captions?dataset=photographs&find=coffee") for _ in range(2))
+    name = dataset.pictures()[-1].name
+    for visitor, text in ((first, "A cup from the first window."), (second, "A cup from the second window.")):
+        caption_box(visitor.page).fill(text)
+        caption_box(visitor.page).press("Tab")
+        visitor.settled()
+    second.sees("This caption was changed elsewhere while you wrote")
+    expect(second.page.locator("del").first).to_have_text("first")
+    expect(second.page.locator("ins").first).to_have_text("second")
+    assert dataset.pictures()[-1].caption == "A cup from the first window."
+    second.click("Save mine").sees(re.compile("✓ Saved")).settled()
+    last = dataset.pictures()[-1]
+    assert (last.name, last.caption, last.version) == (name, "A cup from the second window.", 4)
+    assert [version.text for version in dataset.history(last.id)][2] == "A cup from the first window."
+
+
+def test_a_folder_is_uploaded_file_by_file_and_a_crop_is_moved(dashboard, visit, workspace, photos, tmp_path):
+    folder = tmp_path / "holiday"
+    for number in range(24):
+        (folder / f"day {number % 3}").mkdir(parents=True, exist_ok=True)
+        with Image.open(photos[number % 12]) as photo:
+            small = photo.convert("RGB").resize((320, 128)).rotate(number // 12 * 180)
+            small.save(folder / f"day {number % 3}" / f"IMG_{number // 3}.jpg")
+        (folder / f"day {number % 3}" / f"IMG_{number // 3}.txt").write_text(f"picture number {number}")
+    visitor = visit(dashboard(), height=1400).go("datasets")
+    page = visitor.page
+    visitor.fill("import.name", "holiday")
+    page.get_by_text("Very many files").first.click()
+    visitor.sees("Choose a folder").settled()
+    page.locator("input.folder-input").set_input_files(folder)
+    visitor.sees("48 of 48 files are here").settled()
+    page.get_by_role("button", name="Import", exact=True).press("Enter")
+    visitor.sees("24 pictures with 24 captions").settled()
+    made = Dataset.open(workspace.dataset("holiday"))
+    assert sorted(picture.caption for picture in made.pictures()) == sorted(f"picture number {n}" for n in range(24))
+    assert not list((workspace.home / ".uploads").iterdir())
+
+    visitor.go("datasets?dataset=holiday&tab=Crops")
+    tile = page.locator("button[aria-label*='cuts around']").first
+    place = tile.bounding_box()
+    page.mouse.click(place["x"] + place["width"] * 0.9, place["y"] + place["height"] / 2)
+    visitor.sees("cuts moved")
+    visitor.settled()
+    (moved,) = [picture for picture in made.pictures() if (picture.focus_x, picture.focus_y) != (0.5, 0.5)]
+    assert abs(moved.focus_x - 0.9) < 0.01
+    tile.press("Home")
+    expect(tile).to_have_attribute("aria-label", re.compile("50 % across, 50 % down"))
+    page.wait_for_timeout(500)
+    visitor.settled()
+    assert all(picture.focus_x == 0.5 for picture in made.pictures())
+    assert visitor.errors == []
+    assert visitor.strangers == []
+
+
+def test_flagged_captions_are_rolled_again_by_the_real_job(dashboard, visit, dataset, workspace, tiny_captioner):
+    drafts.save(workspace, "caption", {"caption": {"captioner": str(tiny_captioner), "max_tokens": 4}})
+    written = {picture.id: picture.caption for picture in dataset.pictures()}
+    visitor = visit(dashboard(), height=1400).go("captions?dataset=photographs&find=name%3Da*")
+    visitor.click("Re-roll 2 captions").sees("photographs.caption: completed", seconds=120).settled()
+    for picture in dataset.pictures():
+        history = dataset.history(picture.id)
+        if picture.name.startswith("a"):
+            assert len(history) == 2
+            assert history[0].text == written[picture.id]
+            assert history[1].details["seed"] > 0
+        else:
+            assert picture.caption == written[picture.id]
+    assert visitor.errors == []

@@ -56,9 +56,11 @@ def test_from_photographs_to_the_hub(
     shoot(visitor, "imported")
 
     visitor.click("Caption 14 pictures").sees("Captions", role="heading").settled()
-    visitor.fill("caption.caption.captioner", str(tiny_captioner)).fill("caption.caption.max_tokens", "12")
+    visitor.fill("caption.caption.captioner", str(tiny_captioner))
+    visitor.page.locator(".st-key-caption-more summary").click()
+    visitor.fill("caption.caption.max_tokens", "12")
     visitor.click("Caption 14 pictures")
-    visitor.sees("Train on this dataset", seconds=60).settled()
+    visitor.sees("Train on this dataset", seconds=240).settled()
     dataset = Dataset.open(workspace.dataset("photographs"))
     assert all(picture.caption for picture in dataset.pictures())
     first = visitor.page.locator("textarea[aria-label='astronaut.png']")
@@ -127,6 +129,9 @@ def _small_recipe(visitor, tiny_flux: Path) -> None:
     visitor.fill("train.model.base", str(tiny_flux)).fill("train.train.steps", "600")
     visitor.fill("train.sample.prompts", "a lighthouse, MYSTYLE")
     visitor.page.get_by_text("Advanced", exact=True).click()
+    visitor.settled()
+    for section in ("Dataset", "Samples"):
+        visitor.page.locator("[data-testid=stExpander] summary").filter(has_text=section).first.click()
     visitor.fill("train.dataset.resolutions", "64").fill("train.train.checkpoint_every", "100")
     visitor.fill("train.train.sample_every", "300").fill("train.sample.steps", "2")
     visitor.fill("train.sample.width", "64").fill("train.sample.height", "64")

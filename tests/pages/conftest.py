@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from streamlit.testing.v1 import AppTest
 
 from lora_lightning import recipe
@@ -27,7 +28,7 @@ def _home(workspace, monkeypatch):
 def open_page():
     """Open a page as a browser would: the navigation first, then the page with its query."""
 
-    def opened(name: str, **query: str) -> AppTest:
+    def opened(name: str, **query: str | list[str]) -> AppTest:
         app = AppTest.from_file(NAVIGATION, default_timeout=30).run()
         app.query_params.update(query)
         app.switch_page(str(PAGES / f"{name}.py")).run()
@@ -91,6 +92,24 @@ def write_losses():
         run.metrics_path.write_text("\n".join(rows) + "\n")
 
     return written
+
+
+@pytest.fixture
+def draw_samples():
+    """Pictures as a training draws them: STEP-PLACE.png with their prompts."""
+
+    def drawn(run, *, steps, prompts) -> None:
+        run.samples.mkdir(exist_ok=True)
+        for step in steps:
+            for place, prompt in enumerate(prompts):
+                facts = PngInfo()
+                for name, value in {"prompt": prompt, "seed": str(42 + place), "step": str(step)}.items():
+                    facts.add_itxt(name, value)
+                Image.new("RGB", (64, 64), (step % 256, 90, 160)).save(
+                    run.samples / f"{step:07d}-{place}.png", pnginfo=facts
+                )
+
+    return drawn
 
 
 @pytest.fixture

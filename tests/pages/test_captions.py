@@ -1,10 +1,14 @@
 """Edit captions without losing any."""
 
-import pytest
+import json
 
-from lora_lightning.datasets import editing, ledger
+import pytest
+import yaml
+
+from lora_lightning.datasets import alternates, editing, ledger
 from lora_lightning.datasets.store import Dataset
-from lora_lightning.ui import drafts, editor, filters
+from lora_lightning.runs.files import write_json
+from lora_lightning.ui import captioner, drafts, editor, filters
 from lora_lightning.ui.bulk import entries
 from lora_lightning.ui.filters import toggled
 
@@ -12,6 +16,13 @@ from lora_lightning.ui.filters import toggled
 def box(page, dataset, place):
     picture = dataset.pictures()[place]
     return page.text_area(key=f"caption.photographs.{picture.id}.{picture.version}")
+
+
+def choose(page, key, value):
+    """Set the widget of a choice, whatever kind it is."""
+    kinds = (page.selectbox, page.segmented_control, page.radio)
+    next(each for kind in kinds for each in kind if each.key == key).set_value(value).run()
+    assert not page.exception, page.exception[0].message
 
 
 def shown(page) -> list[str]:
@@ -80,8 +91,10 @@ def test_a_caption_that_changed_meanwhile_shows_both_texts(open_page, dataset, t
 def test_the_start_button_counts_what_the_captioner_would_write(open_page, dataset, texts):
     page = open_page("captions", dataset="photographs")
     assert "Caption 1 picture" in texts(page)
-    page.toggle(key="caption.caption.replace").set_value(True).run()
-    assert "Caption 2 pictures" in texts(page)
+    by_rule = {"replace_machine": "Caption 2 pictures", "replace_all": "Caption 3 pictures"}
+    for rule, label in by_rule.items():
+        choose(page, "caption.caption.existing", rule)
+        assert label in texts(page)
 
 
 def test_a_working_captioner_shows_its_progress_and_cannot_be_started_twice(open_page, dataset, make_run, texts):
@@ -336,3 +349,167 @@ def test_trigger_and_model_begin_as_the_train_page_has_them(open_page, captioned
     assert page.text_input(key="captions.trigger").value == "MYSTYLE"
     assert page.text_input(key="captions.model.base").value == "schnell"
     assert "captions" not in {path.stem for path in (workspace.home / "drafts").iterdir()}
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Jobs that the page starts, as recipes; they do not run."""
+    found = []
+    monkeypatch.setattr(
+        captioner.launch, "start", lambda workspace, verb, name, text: found.append(yaml.safe_load(text))
+    )
+    return found
+
+
+def test_the_captions_in_view_that_a_machine_wrote_are_rolled_again(open_page, captioned, started):
+    page = open_page("captions", dataset="photographs", find="flagged:loop OR flagged:watermark OR author=human")
+    assert len(shown(page)) == 3
+    button = page.button(key="captions.reroll")
+    assert button.label == "Re-roll 2 captions"
+    button.click().run()
+    ids = [picture.id for picture in captioned.pictures() if picture.author == "captioner"]
+    (job,) = started
+    assert job["caption"]["pictures"] == ",".join(map(str, ids))
+    assert job["caption"]["existing"] == "replace_machine"
+    assert job["seed"] > 0
+    page.text_input(key="find").set_value("author=human").run()
+    assert all(each.key != "captions.reroll" for each in page.button)
+
+
+def test_the_form_starts_a_captioner_with_what_it_shows(open_page, dataset, workspace, started):
+    drafts.save(workspace, "train", {"name": "x", "trigger": "MYSTYLE"})
+    page = open_page("captions", dataset="photographs")
+    page.button(key="caption.start").click().run()
+    assert (started[0]["dataset"]["name"], started[0]["trigger"]) == ("photographs", "MYSTYLE")
+    assert started[0]["caption"]["existing"] == "keep"
+
+
+def test_a_prompt_is_composed_of_trained_sentences(open_with, dataset):
+    page = open_with("caption.compose")
+    choose(page, "compose.length", "short")
+    page.multiselect(key="compose.extras").select("lighting").run()
+    composed = page.code[0].value
+    assert composed.startswith("Write a short")
+    page.button(key="compose.use").click().run()
+    assert any(area.value == composed for area in page.text_area)
+
+
+def test_one_by_one_walks_accepts_and_finds_what_to_look_at(open_page, captioned, texts):
+    page = open_page("captions", dataset="photographs", layout="One by one")
+    assert shown(page) == ["astronaut.png"]
+    assert "1 of 3, 2 to look at" in texts(page)
+    page.button(key="review.accept").click().run()
+    astronaut = captioned.pictures()[0]
+    assert (astronaut.author, shown(page)) == ("human", ["brick.png"])
+    assert captioned.history(astronaut.id)[-1].details == {"accepted": "from captioner"}
+    page.button(key="review.next").click().run()
+    assert shown(page) == ["camera.png"]
+    assert page.button(key="review.next").disabled
+    page.button(key="review.look").click().run()
+    assert shown(page) == ["astronaut.png"]
+    page.button(key="review.look").click().run()
+    assert shown(page) == ["brick.png"]
+    page.button(key="review.back").click().run()
+    assert (shown(page), page.query_params["picture"]) == (["astronaut.png"], str(astronaut.id))
+
+
+def test_one_by_one_begins_at_the_picture_of_the_address(open_page, captioned):
+    camera = captioned.pictures()[2]
+    page = open_page("captions", dataset="photographs", layout="One by one", picture=str(camera.id))
+    assert shown(page) == ["camera.png"]
+    page.text_input(key="find").set_value("zebra").run()
+    assert shown(page) == []
+
+
+def test_accepting_leaves_a_caption_that_changed_meanwhile(open_page, captioned, texts):
+    page = open_page("captions", dataset="photographs", layout="One by one")
+    captioned.write_caption(captioned.pictures()[0].id, "newer", author="captioner")
+    page.button(key="review.accept").click().run()
+    assert captioned.pictures()[0].author == "captioner"
+    assert "was changed in the meantime" in texts(page)
+
+
+def test_what_an_edit_did_is_shown_and_taken_back_for_one_caption(open_with, captioned):
+    edit = editing.replace("red", "blue")
+    done = editing.apply(captioned, edit, editing.preview(captioned.pictures(), edit))
+    brick, camera = captioned.pictures()[1:]
+    page = open_with(f"bulk.show.{done.id}")
+    bodies = "".join(html.proto.body for html in page.get("html"))
+    assert "red</del>" in bodies
+    assert "blue</ins>" in bodies
+    page.button(key=f"bulk.restore.{done.id}.{brick.id}").click().run()
+    now = captioned.pictures()
+    assert now[1].caption.startswith("A wall of red")
+    assert now[1].author == "captioner"
+    assert "blue" in now[2].caption
+    assert all(each.key != f"bulk.restore.{done.id}.{brick.id}" for each in page.button)
+    assert page.button(key=f"bulk.restore.{done.id}.{camera.id}")
+
+
+def test_short_captions_and_tags_are_written_beside_the_caption(open_with, dataset):
+    first = dataset.pictures()[0]
+    page = open_with(f"more.{first.id}")
+    page.text_area(key=f"more.photographs.{first.id}.short.0").set_value("an astronaut").run()
+    page.session_state[f"more.{first.id}"] = True
+    page.run()
+    page.text_area(key=f"more.photographs.{first.id}.tags.0").set_value("astronaut, orange").run()
+    assert {kind: each.text for kind, each in alternates.current(dataset)[first.id].items()} == {
+        "short": "an astronaut", "tags": "astronaut, orange",
+    }  # fmt: skip
+    assert dataset.pictures()[0].version == first.version
+
+
+def test_accepting_saves_what_was_typed_last(open_page, captioned):
+    page = open_page("captions", dataset="photographs", layout="One by one")
+    box(page, captioned, 0).set_value("typed")
+    page.button(key="review.accept").click().run()
+    assert not page.exception
+    first = captioned.pictures()[0]
+    assert (first.caption, first.author, first.version) == ("typed", "human", 3)
+    assert shown(page) == ["brick.png"]
+
+
+@pytest.fixture
+def compared(make_run, dataset, workspace):
+    """A comparison of two settings that ended, as the job leaves it."""
+    made = make_run("photographs", "completed", verb="caption")
+    texts = [{"text": "short"}, {"text": "*long* and detailed"}]
+    report = {
+        "settings": [{"seconds_per_picture": 0.5}, {"seconds_per_picture": 1.25}],
+        "pictures": [{"id": picture.id, "file": picture.name, "captions": texts} for picture in dataset.pictures()[:2]],
+    }
+    asked = {"caption": {"preview": ["{}", '{"temperature": 0.2}']}}
+    made.recipe_path.write_text(yaml.safe_dump({"name": "photographs"} | asked))
+    write_json(made.path / "result.json", {"made": {"dataset": str(dataset.folder)}, "report": {"preview": report}})
+    return made
+
+
+def test_settings_are_compared_and_one_of_them_taken_over(open_page, compared, workspace, texts):
+    page = open_page("captions", dataset="photographs")
+    said = texts(page)
+    assert "temperature 0\\.2" in said or "temperature 0.2" in said
+    assert "1.25 s a picture" in said
+    assert said.count("\\*long\\* and detailed") == 2
+    page.button(key=f"preview.use.{compared.name}.B").click().run()
+    assert not page.exception
+    assert drafts.load(workspace, "caption")["caption"]["temperature"] == 0.2
+
+
+def test_a_comparison_is_started_with_what_differs(open_with, dataset, started):
+    page = open_with("preview.open")
+    choose(page, "preview.B.caption.preset", "style")
+    page.session_state["preview.open"] = True
+    page.run()
+    page.button(key="preview.start").click().run()
+    (job,) = started
+    assert [json.loads(text) for text in job["caption"]["preview"]] == [{}, {"preset": "style"}]
+
+
+def test_pictures_that_could_not_be_described_are_tried_again(open_page, make_run, dataset, started, texts):
+    made = make_run("photographs", "completed", verb="caption")
+    failed = [{"id": 3, "file": "camera.png", "reason": "the answer was empty"}]
+    write_json(made.path / "result.json", {"made": {"dataset": str(dataset.folder)}, "report": {"failed": failed}})
+    page = open_page("captions", dataset="photographs")
+    assert "the answer was empty" in texts(page)
+    page.button(key="caption.again").click().run()
+    assert (started[0]["caption"]["pictures"], started[0]["caption"]["existing"]) == ("3", "keep")

@@ -3,14 +3,19 @@
 import io
 import json
 import zipfile
+from dataclasses import replace
 
 import pytest
 from PIL import Image, ImageFilter
 
+from lora_lightning.datasets import focus
 from lora_lightning.datasets.aside import set_aside
+from lora_lightning.datasets.buckets import choose, crop_box
+from lora_lightning.datasets.images import open_rgb
 from lora_lightning.datasets.importing import import_sources
+from lora_lightning.datasets.measures import measure_all
 from lora_lightning.datasets.store import Dataset
-from lora_lightning.ui import triage
+from lora_lightning.ui import crops, drafts
 
 
 def packed(photos, **extra: bytes) -> bytes:
@@ -26,8 +31,12 @@ def packed(photos, **extra: bytes) -> bytes:
 def upload(page, name, data):
     page.text_input(key="import.name").set_value(name)
     page.file_uploader(key="import.uploads.0").upload("pictures.zip", data, "application/zip").run()
-    page.button[0].click().run()
+    import_button(page).click().run()
     assert not page.exception
+
+
+def import_button(page):
+    return next(button for button in page.button if button.label == "Import")
 
 
 def test_an_uploaded_zip_becomes_a_dataset_and_every_file_is_accounted_for(open_page, workspace, photos, texts):
@@ -66,8 +75,9 @@ def test_a_folder_of_this_machine_is_imported(open_page, workspace, tmp_path):
     Image.new("RGB", (320, 200), "teal").save(folder / "sea.png")
     page = open_page("datasets")
     page.text_input(key="import.name").set_value("sea")
+    page.segmented_control(key="import.way").set_value("On this machine").run()
     page.text_input(key="import.folder").set_value(str(folder)).run()
-    page.button[0].click().run()
+    import_button(page).click().run()
     assert [picture.name for picture in Dataset.open(workspace.dataset("sea")).pictures()] == ["sea.png"]
 
 
@@ -96,10 +106,47 @@ def test_the_captions_table_tells_which_picture_has_none(open_page, dataset):
 
 def test_the_three_seed_files_are_made_and_linked(open_page, workspace, dataset, texts):
     page = open_page("datasets", dataset="photographs", tab="Export")
-    next(button for button in page.button if button.label == "Make the files").click().run()
+    page.button(key="export.make").click().run()
+    assert "read back without a difference" in texts(page)
     made = {path.name for path in (workspace.home / "exports" / "photographs").iterdir()}
     assert made == {f"photographs_{end}" for end in ("captions.txt", "captions.json", "processed_images.zip")}
     assert all(f"/files/exports/photographs/{name}" in texts(page) for name in made)
+
+
+def test_an_export_for_a_trainer_is_a_zip_and_the_next_one_leaves_it_alone(open_page, workspace, dataset, texts):
+    page = open_page("datasets", dataset="photographs", tab="Export")
+    page.selectbox(key="export.format").set_value("kohya").run()
+    for _ in range(2):
+        page.button(key="export.make").click().run()
+        assert not page.exception
+    assert "1 of 3 pictures have no caption" in texts(page)
+    folder = workspace.home / "exports" / "photographs"
+    names = {path.name for path in folder.iterdir()}
+    assert names == {f"photographs-kohya{end}" for end in ("", ".zip", "-2", "-2.zip")}
+    with zipfile.ZipFile(folder / "photographs-kohya.zip") as archive:
+        assert "photographs-kohya/dataset.toml" in archive.namelist()
+    assert "/files/exports/photographs/photographs-kohya-2.zip" in texts(page)
+
+
+def test_a_push_without_a_login_says_what_to_do(open_page, dataset, texts, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("lora_lightning.publish.hub.get_token", lambda: None)
+    page = open_page("datasets", dataset="photographs", tab="Export")
+    page.text_input(key="export.repo").set_value("me/photographs").run()
+    page.button(key="export.push").click().run()
+    assert "hf auth login" in texts(page)
+
+
+def test_the_background_of_transparent_pictures_is_chosen_at_the_import(open_page, workspace, tmp_path):
+    Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    page = open_page("datasets")
+    page.text_input(key="import.name").set_value("clear")
+    page.color_picker(key="import.background").set_value("#336699")
+    page.segmented_control(key="import.way").set_value("On this machine").run()
+    page.text_input(key="import.folder").set_value(str(tmp_path / "clear.png")).run()
+    import_button(page).click().run()
+    made = Dataset.open(workspace.dataset("clear"))
+    assert open_rgb(made.path(made.pictures()[0])).getpixel((5, 5)) == (0x33, 0x66, 0x99)
 
 
 def test_text_from_outside_stays_text(open_page, dataset):
@@ -203,12 +250,14 @@ def test_a_whole_kind_is_set_aside_and_brought_back_at_once(checked, messy, open
     assert len(messy.pictures()) == 5
 
 
-def test_a_large_set_is_measured_in_parts(open_page, messy, monkeypatch):
-    monkeypatch.setattr(triage, "AT_ONCE", 3)
+def test_what_is_measured_once_is_known_ever_after(open_page, messy):
+    measure_all(messy, messy.pictures()[:3])
     page = open_page("datasets", dataset="messy", tab="Check pictures")
-    assert page.button(key="triage.check").label == "Check 3 of 5 pictures"
-    page.button(key="triage.check").click().run()
     assert page.button(key="triage.check").label == "Check 2 pictures"
+    page.button(key="triage.check").click().run()
+    later = open_page("datasets", dataset="messy", tab="Check pictures")
+    assert all(button.key != "triage.check" for button in later.button)
+    assert "Near duplicates (1 group)" in [each.value for each in later.subheader]
 
 
 def test_good_pictures_are_said_to_be_good(open_page, workspace, photos, texts):
@@ -232,3 +281,40 @@ def test_a_dataset_whose_pictures_are_all_set_aside_still_gives_them_back(open_p
     page = open_page("datasets", dataset="photographs", tab="Check pictures")
     page.button(key="triage.back.all").click().run()
     assert len(dataset.pictures()) == 3
+
+
+def test_crops_show_what_each_size_takes_and_follow_the_centre(open_page, dataset):
+    page = open_page("datasets", dataset="photographs", tab="Crops")
+    table = page.dataframe[0].value
+    assert len(table) == 3
+    shares = [int(text.rstrip("%")) for text in table["Cut off"]]
+    assert shares == sorted(shares, reverse=True)
+    first = named(dataset, table["Picture"][0])
+    focus.move(dataset, first.id, 0.1, 0.9)
+    again = open_page("datasets", dataset="photographs", tab="Crops").dataframe[0].value
+    assert again["Centre"][0] == "10% across, 90% down"
+
+
+def test_a_tile_has_the_very_cut_that_is_trained(workspace, dataset):
+    picture = focus.move(dataset, dataset.pictures()[0].id, 0.0, 1.0)
+    wide = replace(picture, width=1024, height=512)
+    tile = crops._tile(workspace, dataset, wide, [256])
+    (bucket,) = choose(1024, 512, [256])
+    crop = crop_box(1024, 512, bucket, (0.0, 1.0))
+    assert tile["boxes"] == [
+        {
+            "label": f"{bucket.width} x {bucket.height}",
+            "left": 0.0,
+            "top": crop.top / crop.resized_height,
+            "width": bucket.width / crop.resized_width,
+            "height": bucket.height / crop.resized_height,
+        }
+    ]
+    assert crops.lost(wide, [256]) == pytest.approx(1 - tile["boxes"][0]["width"] * tile["boxes"][0]["height"])
+
+
+def test_held_out_pictures_are_checked_for_copies(open_page, workspace, messy, texts):
+    drafts.save(workspace, "train", {"name": "x", "dataset": {"name": "messy", "validation_share": 0.4}})
+    page = open_page("datasets", dataset="messy", tab="Check pictures")
+    page.button(key="triage.check").click().run()
+    assert "2 pictures held out for validation; none has a near duplicate" in texts(page)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from lora_lightning.ui import tour
 from lora_lightning.ui.cards import PAGES
 
 ACTIONS = {
@@ -17,7 +18,8 @@ ACTIONS = {
 
 @pytest.mark.parametrize(("name", "action"), ACTIONS.items())
 def test_an_empty_page_holds_one_next_action(open_page, name, action):
-    assert [button.label for button in open_page(name).button] == [action]
+    main = [button.label for button in open_page(name).button if button.proto.type == "primary"]
+    assert main == [action]
 
 
 def test_datasets_shows_the_import(open_page, texts):
@@ -43,6 +45,19 @@ def test_every_page_is_in_the_navigation(open_page):
 
     listed = {name for entries in SECTIONS.values() for name, _, _ in entries}
     assert listed == {path.stem for path in PAGES.glob("*.py")}
+
+
+def test_the_tour_goes_on_and_ends(open_page, texts):
+    page = open_page("home")
+    page.button(key="home.tour").click().run()
+    for stop in tour.STOPS[:-1]:
+        assert stop.text in texts(page)
+        page.button(key="tour.next").click().run()
+    assert tour.STOPS[-1].text in texts(page)
+    page.button(key="tour.back").click().run()
+    page.button(key="tour.next").click().run()
+    page.button(key="tour.done").click().run()
+    assert tour.PLACE not in page.session_state
 
 
 def test_nothing_is_written_by_looking(open_page, workspace):

@@ -1,11 +1,12 @@
 """Every field of the recipe has a widget, and what the widgets hold is a recipe again."""
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic.fields import FieldInfo
 from streamlit.testing.v1 import AppTest
 
 from lora_lightning import recipe
-from lora_lightning.ui import form
+from lora_lightning.generate.config import LoraChoice
+from lora_lightning.ui import fields, form
 
 
 def drawn_form():
@@ -17,7 +18,7 @@ def drawn_form():
     fields = form.paths("")
     for name, info in Recipe.model_fields.items():
         if hasattr(info.annotation, "model_fields"):
-            fields += [path for path in form.paths(name) if path != "generate.loras"]
+            fields += form.paths(name)
     st.session_state["values"] = form.draw("all", fields, st.session_state["given"])
 
 
@@ -76,12 +77,37 @@ def test_the_help_and_the_bounds_are_those_of_the_schema():
     assert (rank.label, rank.min, rank.max, rank.help) == ("Rank", 1, 256, "Size of the adapter; 8 to 32 is usual.")
 
 
-def test_a_type_without_a_widget_is_refused():
-    class Odd(BaseModel):
-        table: dict[str, int] = Field(default_factory=dict)
+def test_a_field_of_any_other_type_is_text_in_yaml():
+    loras = FieldInfo.from_annotated_attribute(tuple[LoraChoice, ...], ())
+    shown = fields.shown(loras, (LoraChoice(name="mine", weight=0.5),))
+    assert shown == "[{name: mine, weight: 0.5}]"
+    assert fields.read(loras, shown) == [{"name": "mine", "weight": 0.5}]
+    assert fields.read(loras, "[") == "["
+    assert fields.read(loras, "") == ()
 
-    with pytest.raises(TypeError, match=r"odd\.table"):
-        form._kind("odd.table", Odd.model_fields["table"].annotation)
+
+def test_a_section_that_reads_itself_is_a_line():
+    app = draw({"name": "x", "train": {"stages": ["500 at 2e-4"]}})
+    assert app.text_area(key="all.train.stages").value == "500 at 0.0002"
+    app.text_area(key="all.train.stages").set_value("500 at 2e-4\n300 at 1e-4").run()
+    stages = recipe.parse(app.session_state["values"]).train.stages
+    assert [(stage.steps, stage.learning_rate) for stage in stages] == [(500, 2e-4), (300, 1e-4)]
+
+
+def test_sections_in_sections_are_part_of_the_form():
+    assert "model.files.transformer" in form.paths("model")
+    app = draw({"name": "x"})
+    app.text_input(key="all.model.files.ae").set_value("ae.safetensors").run()
+    assert recipe.inspect(app.session_state["values"]).recipe.model.files.ae == "ae.safetensors"
+
+
+def test_a_field_that_nothing_reads_is_not_drawn_and_cannot_be_wrong():
+    app = draw({"name": "x", "train": {"timesteps": "mode", "mode_scale": 0.5}})
+    assert app.number_input(key="all.train.mode_scale").value == 0.5
+    app.selectbox(key="all.train.timesteps").set_value("uniform").run()
+    assert not [widget for widget in app.number_input if widget.key in ("all.train.mode_scale", "all.train.logit_mean")]
+    made = recipe.parse(app.session_state["values"])
+    assert (made.train.timesteps, made.train.mode_scale) == ("uniform", 1.29)
 
 
 def test_titles_are_those_of_the_schema():

@@ -1,5 +1,6 @@
 """The server's own routes, asked over HTTP."""
 
+import io
 import json
 import threading
 import time
@@ -8,11 +9,15 @@ from urllib.request import urlopen
 
 import pytest
 import uvicorn
+from PIL import Image
 from starlette.applications import Starlette
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from lora_lightning.datasets.importing import import_sources
+from lora_lightning.datasets.store import Dataset
+from lora_lightning.ui import gallery
 from lora_lightning.ui.routes import routes
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of tensorboard's own imports
@@ -39,6 +44,18 @@ def status(address: str) -> int:
     except HTTPError as error:
         with error:
             return error.code
+
+
+def test_a_picture_of_any_kind_is_shown_small_or_large(served, workspace, photos, tmp_path):
+    with Image.open(photos[3]) as photo:
+        photo.convert("RGB").resize((1600, 1000)).save(tmp_path / "scan.tiff")
+    import_sources(workspace, "scans", [tmp_path / "scan.tiff"])
+    (picture,) = Dataset.open(workspace.dataset("scans")).pictures()
+    for query, side in (("", 384), ("?large", 1280)):
+        with urlopen(f"{served}/thumbs/scans/{picture.file}{query}") as answer, Image.open(answer) as image:
+            assert (image.format, image.width) == ("WEBP", side)
+    tile = gallery.of_picture(workspace, Dataset.open(workspace.dataset("scans")), picture)
+    assert tile.full == f"/thumbs/scans/{picture.file}?large"
 
 
 def test_a_file_of_the_workspace_is_served_as_what_it_is(served, workspace):
@@ -82,6 +99,21 @@ def test_a_thumbnail_is_a_small_webp(served, workspace, dataset):
         assert 0 < len(answer.read()) < dataset.path(picture).stat().st_size
     assert status(f"{served}/thumbs/photographs/..%2f..%2fdataset.sqlite") == 404
     assert status(f"{served}/thumbs/nothing/{picture.file}") == 404
+
+
+def test_a_drawn_picture_has_a_small_copy_that_is_made_once(served, workspace):
+    picture = workspace.runs / "mine" / "samples" / "1.png"
+    picture.parent.mkdir(parents=True)
+    Image.effect_noise((1024, 512), 60).save(picture)
+    for _ in range(2):
+        with urlopen(f"{served}/small/runs/mine/samples/1.png?v=1") as answer:
+            assert answer.headers["content-type"] == "image/webp"
+            assert Image.open(io.BytesIO(answer.read())).size == (384, 192)
+    assert len(list((workspace.cache / "small").iterdir())) == 1
+    (workspace.runs / "mine" / "broken.png").write_bytes(b"no picture")
+    assert status(f"{served}/small/runs/mine/broken.png") == 500
+    assert status(f"{served}/small/runs/mine/absent.png") == 404
+    assert status(f"{served}/small/..%2foutside.png") == 404
 
 
 def test_tensorboard_reads_the_runs_of_the_workspace_under_its_prefix(served, workspace):

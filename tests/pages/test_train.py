@@ -3,10 +3,16 @@
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lora_lightning import recipe
+from lora_lightning.datasets import buckets
+from lora_lightning.runs import launch
+from lora_lightning.runs.files import Lock, write_json
 from lora_lightning.runs.folder import RunFolder
-from lora_lightning.ui import cards, drafts
+from lora_lightning.runs.gpu import devices
+from lora_lightning.ui import advice, cards, drafts, form, kitchen, preflight
 
 
 @pytest.fixture
@@ -48,7 +54,7 @@ def test_the_draft_survives_another_page_and_a_reload(open_page, workspace, data
 
 
 def test_every_problem_is_a_card_at_once(open_page, dataset, texts):
-    page = open_page("train")
+    page = open_page("train", view="Advanced")
     page.text_input(key="train.name").set_value("../x")
     page.text_input(key="train.model.base").set_value("/nowhere/at/all")
     page.text_input(key="train.dataset.resolutions").set_value("100").run()
@@ -82,6 +88,152 @@ def test_starting_leads_to_the_run(open_page, workspace, dataset, model_folder):
     assert page.title[0].value == "my-style"
     run = workspace.run("my-style")
     assert recipe.load(run / "recipe.yaml").train.steps == 1
+    _wait_until_ended(run)
+
+
+def test_simple_shows_what_matters_and_keeps_what_it_does_not_show(open_page, workspace, dataset):
+    page = open_page("train", view="Advanced")
+    page.number_input(key="train.train.accumulate").set_value(3).run()
+    page.segmented_control(key="view").set_value("Simple").run()
+    assert not [widget for widget in page.number_input if widget.key == "train.train.accumulate"]
+    page.number_input(key="train.train.steps").set_value(77).run()
+    made = recipe.load(drafts.path(workspace, "train"))
+    assert (made.train.accumulate, made.train.steps) == (3, 77)
+
+
+def test_advanced_holds_every_field_of_a_training_and_finds_one_by_a_word(open_page, dataset):
+    page = open_page("train", view="Advanced")
+
+    def keys():
+        kinds = (page.text_input, page.text_area, page.number_input, page.selectbox, page.toggle)
+        return {widget.key for kind in kinds for widget in kind if str(widget.key).startswith("train.")}
+
+    fields = {path for section in kitchen.SECTIONS for path in form.paths(section)} - {"dataset.name"}
+    unread = {path for path in fields if not form._applies(path, {}, {})}
+    assert keys() - {"train.find"} == {f"train.{path}" for path in fields - unread}
+    page.text_input(key="train.find").set_value("momen").run()
+    assert "No field is called so" in " ".join(each.value for each in page.markdown)
+    page.text_input(key="train.find").set_value("noise level sigma").run()
+    assert "train.train.timesteps" in keys()
+    assert "train.lora.targets" not in keys()
+
+
+ADVICE = [
+    ("quality", {"train": {"steps": 1200, "learning_rate": 3e-4}, "lora": {"rank": 20}}),
+    ("speed", {"train": {"steps": 1000}, "model": {"base": "schnell"}, "sample": {"steps": 4}}),
+    ("memory", {"model": {"low_vram": True}, "lora": {"rank": 12}}),
+]
+
+
+@pytest.mark.parametrize(("name", "wanted"), ADVICE)
+def test_advice_moves_what_is_outside_its_range_and_says_so(open_page, workspace, dataset, name, wanted, texts):
+    page = open_page("train")
+    page.button(key=f"advice.{name}").click().run()
+    made = recipe.inspect(drafts.load(workspace, "train")).recipe.model_dump()
+    for section, values in wanted.items():
+        assert {field: made[section][field] for field in values} == values
+    assert "→" in texts(page)
+    page.button(key=f"advice.{name}").click().run()
+    assert "Nothing to change" in texts(page)
+
+
+@given(st.integers(1, 4000), st.integers(1, 256), st.floats(1e-6, 1e-2))
+def test_advice_is_done_after_one_click_and_leaves_good_values_alone(steps, rank, rate):
+    values = {"name": "x", "train": {"steps": steps, "learning_rate": rate}, "lora": {"rank": rank}}
+    for bundle in advice.BUNDLES.values():
+        done = advice.applied(values, advice.changes(bundle, values))
+        assert advice.changes(bundle, done) == []
+        for path, (low, high) in bundle.ranges.items():
+            before, after = form.stored(values, path), form.stored(done, path)
+            assert low <= after <= high
+            assert after == before or not low <= before <= high
+
+
+def test_a_recipe_from_elsewhere_becomes_the_draft(open_page, workspace, dataset, texts):
+    page = open_page("train")
+    page.text_area(key="recipe.text").set_value("name: theirs\ntrain: {steps: 55}\n").run()
+    page.button(key="recipe.use").click().run()
+    assert page.number_input(key="train.train.steps.1").value == 55
+    assert recipe.load(drafts.path(workspace, "train")).name == "theirs"
+    for wrong in ("name: [", "just words", "colour: red"):
+        page.text_area(key="recipe.text").set_value(wrong).run()
+        page.button(key="recipe.use").click().run()
+        assert "This is no" in texts(page)
+    assert recipe.load(drafts.path(workspace, "train")).name == "theirs"
+
+
+def test_a_taken_name_is_fixed_by_a_click(open_page, dataset, model_folder, make_run, texts):
+    make_run("my-style", "stopped")
+    page = ready(open_page("train"), model_folder)
+    next(button for button in page.button if button.label == "Call it my-style-2").click().run()
+    assert page.text_input(key="train.name.1").value == "my-style-2"
+    assert not start(page).disabled
+
+
+def test_a_value_that_cannot_be_is_put_back_by_a_click(open_page, dataset, model_folder):
+    page = ready(open_page("train", view="Advanced"), model_folder)
+    page.text_input(key="train.dataset.resolutions").set_value("100").run()
+    assert start(page).disabled
+    next(button for button in page.button if button.label == "Put back the default").click().run()
+    assert page.text_input(key="train.dataset.resolutions.1").value == "512, 768, 1024"
+    assert not start(page).disabled
+
+
+def test_captions_and_pictures_that_need_work_link_to_where_it_is_done(open_page, workspace, dataset):
+    page = open_page("train")
+    links = {link.proto.label: link.proto for link in page.get("page_link")}
+    assert links["Caption them"].page.endswith("captions")
+    assert "dataset=photographs" in str(links["Caption them"])
+    assert "Look at the captions" in links
+
+
+def test_figures_say_how_often_a_picture_is_seen_and_time_only_from_a_run_like_it(
+    open_page, dataset, make_run, model_folder
+):
+    page = open_page("train")
+    page.number_input(key="train.train.steps").set_value(150).run()
+    shown = {metric.label: metric.value for metric in page.metric}
+    assert shown["Steps a picture"] == "50"
+    assert shown["Time"] == "unknown"
+    write_json(make_run("before", "completed").path / "result.json", {"report": {"steps_per_second": 2.5}})
+    shown = {metric.label: metric.value for metric in page.run().metric}
+    assert shown["Time"] == "60 s"
+    page.text_input(key="train.model.base").set_value("schnell").run()
+    assert {metric.label: metric.value for metric in page.metric}["Time"] == "unknown"
+
+
+def test_the_density_shown_is_that_of_the_sampler():
+    made = recipe.load("style", ["dataset.resolutions=[512, 1024]"])
+    curve = preflight.density(made)
+    assert list(curve) == ["sigma", "512 px", "1024 px"]
+    assert curve[["512 px", "1024 px"]].mean().tolist() == pytest.approx([1, 1], abs=0.01)
+    peaks = [curve["sigma"][curve[name].idxmax()] for name in ("512 px", "1024 px")]
+    assert 0.5 < peaks[0] < peaks[1]
+
+
+def test_the_crops_shown_are_those_of_training(open_page, dataset):
+    body = "".join(html.proto.body for html in open_page("train").get("html") if "ll-crops" in html.proto.body)
+    for picture in dataset.pictures():
+        bucket = buckets.choose(picture.width, picture.height, (512, 768, 1024))[-1]
+        assert f"/thumbs/photographs/{picture.file}" in body
+        assert f"aspect-ratio:{bucket.width}/{bucket.height}" in body
+
+
+def test_a_rehearsal_trains_the_embedded_model_under_its_own_name(open_page, workspace, dataset, make_run):
+    make_run("my-style-rehearsal", "stopped")
+    busy = Lock(devices(workspace)[0].lock_path)
+    assert busy.acquire()
+    page = open_page("train")
+    next(button for button in page.button if button.label == "Rehearse first").click().run()
+    run = workspace.run("my-style-rehearsal-2")
+    made = recipe.load(run / "recipe.yaml")
+    assert (made.model.base, made.dataset.resolutions, made.name) == ("flux-mini", (128,), "my-style-rehearsal-2")
+    assert page.query_params["id"] == "my-style-rehearsal-2"
+    deadline = time.monotonic() + 60
+    while not RunFolder(run).status().started and time.monotonic() < deadline:
+        time.sleep(0.1)
+    launch.force_stop(RunFolder(run))
+    busy.release()
     _wait_until_ended(run)
 
 

@@ -1,11 +1,18 @@
 """Generate with a LoRA, look over and publish one, and the machine's own pages."""
 
+import io
+import zipfile
+from pathlib import Path
+
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from lora_lightning import recipe
+from lora_lightning.doctor import examine
+from lora_lightning.runs import notify
 from lora_lightning.runs.files import write_json
-from lora_lightning.ui import results
+from lora_lightning.ui import diagnostics, drafts, redraw, results
 
 
 @pytest.fixture
@@ -53,6 +60,53 @@ def test_drawn_pictures_are_shown_with_their_recipe(open_page, make_run, texts):
     assert f"/files/runs/{run.name}/samples/1.png" in bodies
     assert "a &lt;tall&gt; lighthouse, seed 43" in bodies
     assert "guidance: 3.5" in texts(page)
+
+
+def test_a_picture_is_sent_to_generate_with_all_it_was_drawn_from(open_page, make_run, lora, workspace):
+    run = make_run("pictures", "completed", verb="generate")
+    facts = {"prompt": "a < b", "seed": "43", "steps": "7", "guidance": "2.5", "width": "512", "height": "768"}
+    info = PngInfo()
+    for name, value in {**facts, "loras": '[{"name": "mine", "weight": 0.8}]'}.items():
+        info.add_itxt(name, value)
+    run.samples.mkdir()
+    Image.new("RGB", (64, 64), "teal").save(run.samples / "1.png", pnginfo=info)
+    shown = "".join(html.proto.body for html in open_page("generate").get("html"))
+    assert f'data-send="/generate?from=runs/{run.name}/samples/1.png"' in shown
+    page = open_page("generate", **{"from": f"runs/{run.name}/samples/1.png"})
+    assert page.text_area(key="generate.generate.prompts").value == "a \\< b <lora:mine:0.8>"
+    made = recipe.inspect(drafts.load(workspace, "generate")).recipe.generate
+    assert (made.seed, made.steps, made.guidance, made.width, made.height) == (43, 7, 2.5, 512, 768)
+    page.number_input(key="generate.generate.seed").set_value(44).run()
+    assert "from" not in page.query_params
+    assert recipe.inspect(drafts.load(workspace, "generate")).recipe.generate.seed == 44
+
+
+def test_a_training_sample_is_drawn_again_by_what_it_became(workspace, make_run, finish, draw_samples):
+    run = make_run("mine", "completed")
+    finish(run, "mine")
+    draw_samples(run, steps=(0, 10), prompts=("a fox",))
+    base, trained = (redraw.of_picture(workspace, f"runs/mine/samples/00000{step:02d}-0.png") for step in (0, 10))
+    assert base["generate"]["prompts"] == ["a fox"]
+    assert trained["generate"]["prompts"] == ["a fox <lora:mine>"]
+    assert trained["model"] == {"base": "dev"}
+
+
+@pytest.mark.parametrize("path", ["../outside.png", "runs/none.png", "runs/plain.png"])
+def test_a_picture_that_says_nothing_is_a_card(open_page, workspace, path):
+    workspace.runs.mkdir(parents=True)
+    for file in (workspace.home.parent / "outside.png", workspace.runs / "plain.png"):
+        Image.new("RGB", (8, 8)).save(file)
+    page = open_page("generate", **{"from": path})
+    assert "does not say what it was drawn from" in page.error[0].proto.title
+    assert not page.text_area(key="generate.generate.prompts").value
+
+
+def test_generate_begins_with_the_lora_it_was_opened_for(open_page, lora, workspace):
+    page = open_page("generate", lora="mine")
+    box = page.text_area(key="generate.generate.prompts")
+    assert box.value == "a fox in a forest, MYSTYLE <lora:mine>"
+    box.set_value("").run()
+    assert page.text_area(key="generate.generate.prompts").value == ""
 
 
 def test_an_evaluation_shows_its_sheet_and_its_measures(open_page, make_run, lora):
@@ -116,6 +170,62 @@ def test_the_token_is_never_shown(open_page, monkeypatch, texts):
     said = texts(open_page("settings"))
     assert "Logged in" in said
     assert "secret" not in said
+
+
+def test_a_report_holds_no_secret_and_no_picture(workspace, make_run, draw_samples, monkeypatch):
+    monkeypatch.setenv("MY_API_KEY", "swordfish-9")
+    run = make_run("mine", "failed", message="https://me:pass@host/x?token=abcdef said no")
+    run.log_path.write_text(f"hf_abcdefghijk swordfish-9 Bearer abcdefghijkl\nat {Path.home()}/x\nstep 7\n")
+    draw_samples(run, steps=(0,), prompts=("a fox",))
+    notify.set_address(workspace, "https://hooks.example/abc")
+    with zipfile.ZipFile(io.BytesIO(diagnostics.bundle(workspace, examine(workspace)))) as archive:
+        said = "".join(archive.read(name).decode() for name in archive.namelist())
+        assert not [name for name in archive.namelist() if name.endswith((".png", ".safetensors", ".sqlite"))]
+        assert "step 7" in archive.read("runs/mine/log.txt").decode()
+    for secret in ("hf_abcdefghijk", "swordfish", "abcdefghijkl", "me:pass", "token=abcdef", "hooks.example"):
+        assert secret not in said, secret
+    assert "said no" in said
+    assert '"GPU"' in said
+
+
+NEXT = [("caption", "Train on this dataset"), ("evaluate", "See the evaluation"), ("generate", "See the pictures")]
+
+
+@pytest.mark.parametrize(("verb", "label"), NEXT)
+def test_every_finished_step_offers_the_next(open_page, make_run, verb, label):
+    run = make_run("mine", "completed", verb=verb)
+    assert label in [button.label for button in open_page("run", id=run.name).button]
+
+
+def test_the_webhook_is_kept_and_a_wrong_one_is_not(open_page, workspace):
+    page = open_page("settings")
+    page.text_input(key="webhook").set_value("https://hooks.example/abc").run()
+    assert notify.address(workspace) == "https://hooks.example/abc"
+    page.text_input(key="webhook").set_value("nonsense").run()
+    assert notify.address(workspace) == "https://hooks.example/abc"
+    assert "no web address" in page.toast[0].value
+
+
+def test_the_space_is_measured_and_the_cache_cleared_but_not_under_a_run(open_page, workspace, make_run):
+    workspace.cache.mkdir(parents=True)
+    (workspace.cache / "latents").write_bytes(b"0" * 5000)
+    page = open_page("settings")
+    page.button(key="storage.measure").click().run()
+    assert dict(zip(*(page.dataframe[0].value[column] for column in ("Part", "Size")), strict=True))["cache"] == "5 kB"
+    page.button(key="storage.clear").click().run()
+    assert not workspace.cache.exists()
+    make_run("mine", "running", live=True)
+    assert open_page("settings").button(key="storage.clear").disabled
+
+
+def test_tensorboard_shows_one_run_when_asked(open_page, workspace):
+    for name in ("mine", "v1.2"):
+        events = workspace.runs / name / "tb" / "events.out.tfevents.1"
+        events.parent.mkdir(parents=True)
+        events.write_bytes(b"")
+    assert "runFilter" not in open_page("tensorboard").get("iframe")[0].proto.src
+    shown = open_page("tensorboard", run="v1.2").get("iframe")[0].proto.src
+    assert "&runFilter=%5Ev1%5C.2/" in shown
 
 
 def test_tensorboard_is_embedded_when_there_is_something_to_see(open_page, workspace):
