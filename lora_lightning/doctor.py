@@ -90,7 +90,7 @@ def _token() -> Finding:
 
 def _models() -> list[Finding]:
     rows = [(name, repo, "model_index.json") for name, repo in BASES.items()]
-    rows += [(name, repo, "config.json") for name, repo in CAPTIONERS.items()]
+    rows += [(name, repo, "config.json") for name, repo in CAPTIONERS.items() if name.startswith("joycaption")]
     return [_model(name, repo, marker) for name, repo, marker in rows]
 
 

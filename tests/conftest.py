@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the package does, but before any test imports torch
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["PYTHONPATH"] = str(ROOT)  # for the processes that tests start
 
@@ -42,6 +43,27 @@ def tiny_schnell(tmp_path_factory) -> Path:
     from lora_lightning.demo.tiny import build_flux
 
     return build_flux(tmp_path_factory.mktemp("models") / "tiny-schnell", guidance_embeds=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_kontext(tmp_path_factory) -> Path:
+    from lora_lightning.demo.tiny import build_flux
+
+    return build_flux(tmp_path_factory.mktemp("models") / "tiny-kontext", kontext=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_klein(tmp_path_factory) -> Path:
+    from lora_lightning.demo.tiny_flux2 import build_klein
+
+    return build_klein(tmp_path_factory.mktemp("models") / "tiny-klein")
+
+
+@pytest.fixture(scope="session")
+def tiny_flux2(tmp_path_factory) -> Path:
+    from lora_lightning.demo.tiny_flux2 import build_flux2
+
+    return build_flux2(tmp_path_factory.mktemp("models") / "tiny-flux2")
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_lightning import plugins, recipe
+from lora_lightning import plugins, recipe, shipped
 from lora_lightning.__main__ import parser
 from lora_lightning.verbs import VERBS
 
@@ -32,8 +32,8 @@ def test_every_verb_make_target_and_recipe_is_there():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
         assert f"\n{target}:" in makefile, target
-    for name in recipe.shipped():
-        assert f"`{name}`" in README, name
+    for path in shipped.FOLDER.rglob("*.yaml"):
+        assert f"`{path.stem}`" in README, path
     for name in plugins.names("datasets/formats"):
         assert f"`{name}`" in README, name
 

@@ -209,9 +209,9 @@ def _facts(recipe: "Recipe", run: RunFolder, outcome: Outcome) -> dict[str, str]
     pictures = len(frozen.read_text(encoding="utf-8").splitlines()) if frozen.is_file() else 0
     facts = {
         "Pictures": str(pictures or ""),
-        "Steps": str(train.steps),
-        "Rank, alpha": f"{recipe.lora.rank}, {recipe.lora.scale * recipe.lora.rank:g}",
-        "Adapted layers": recipe.lora.targets,
+        "Steps": str(train.plan.steps),
+        "Rank, alpha": f"{recipe.lora.rank}, {recipe.lora.options['alpha']:g}",
+        "Adapted layers": recipe.lora.modules or recipe.lora.targets,
         "Learning rate": f"{train.learning_rate:g}",
         "Batch size": f"{train.batch_size} x {train.accumulate}" if train.accumulate > 1 else str(train.batch_size),
         "Optimizer": train.optimizer,
