@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from lora_lightning.runs.folder import RunFolder
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(1200)]
 
 SECONDS = 900
 """A shared machine may be slow; what the demo takes on an idle one is a benchmark's matter."""

@@ -162,6 +162,8 @@ def test_a_folder_is_uploaded_file_by_file_and_a_crop_is_moved(dashboard, visit,
 
     visitor.go("datasets?dataset=holiday&tab=Crops")
     tile = page.locator("button[aria-label*='cuts around']").first
+    tile.wait_for()
+    visitor.settled()  # what is above may still grow and push it away
     place = tile.bounding_box()
     page.mouse.click(place["x"] + place["width"] * 0.9, place["y"] + place["height"] / 2)
     visitor.sees("cuts moved")

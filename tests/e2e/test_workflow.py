@@ -84,13 +84,15 @@ def test_from_photographs_to_the_hub(
     expect(board.get_by_text(re.compile("loss")).first).to_be_visible(timeout=60_000)
     shoot(visitor, "tensorboard")
 
-    visitor.menu("Runs").press("runs.my-style.stop").sees("Stopped", seconds=120).settled()
+    visitor.menu("Runs").press("runs.my-style.stop")
+    _until(run, "stopped")
+    visitor.sees("Stopped").settled()
     done = run.status().done
     assert 0 < done < 600
     assert list(run.checkpoints.iterdir())
     shoot(visitor, "stopped")
-    visitor.press("runs.my-style.resume").sees("Running", seconds=120)
-    _until_completed(run)
+    visitor.press("runs.my-style.resume")
+    _until(run, "completed", since="running")
     assert max(row["step"] for row in run.metrics()) == 600
     visitor.page.get_by_role("link", name="my-style").first.click()
     visitor.sees("The LoRA is finished").settled()
@@ -117,11 +119,14 @@ def test_from_photographs_to_the_hub(
     assert visitor.strangers == []
 
 
-def _until_completed(run: RunFolder) -> None:
-    deadline = time.monotonic() + 600
-    while run.status().live and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert run.status().state == "completed", run.status()
+def _until(run: RunFolder, state: str, since: str = "") -> None:
+    """Wait for the run to be in a state, after it has been in another if one is named."""
+    for wanted in filter(None, (since, state)):
+        deadline = time.monotonic() + 600
+        while (now := run.status().state) != wanted and time.monotonic() < deadline:
+            assert now not in ("failed", "interrupted"), run.status()
+            time.sleep(0.1)
+        assert run.status().state == wanted or wanted == since, run.status()
 
 
 def _small_recipe(visitor, tiny_flux: Path) -> None:
