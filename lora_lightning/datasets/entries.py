@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO
 
-from lora_lightning.datasets.images import HEIC
-
 MAX_ENTRIES = 20_000
 MAX_FILE_BYTES = 512 * 2**20
 MAX_RATIO = 200
@@ -108,8 +106,6 @@ def check_head(head: bytes) -> None:
     if not head:
         raise Unusable("empty file")
     if head[4:8] == b"ftyp" and head[8:12] in (*_HEIC_BRANDS, *_AVIF_BRANDS, *_EITHER_BRANDS):
-        if head[8:12] in _HEIC_BRANDS and not HEIC:
-            raise Unusable("HEIC needs the package pi-heif: pip install pi-heif, or convert it to JPEG")
         return
     if head.startswith((b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!")):
         raise Unusable("an archive inside; take it out and import it by itself")

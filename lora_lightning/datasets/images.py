@@ -1,6 +1,6 @@
 """Reading a picture the one right way: upright, opaque, 8-bit sRGB. Nothing that is changed here is ever stored.
 
-Limits: 64 million pixels; JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF and (with the package pi-heif) HEIC, told apart by
+Limits: 64 million pixels; JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF and HEIC, told apart by
 content and never by name. The one thing that a file's name tells is a background chosen at its import:
 `000001.3fa9c2d1.on-808080.png` is laid on gray.
 """
@@ -12,24 +12,16 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import pi_heif
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError, features
 
 from lora_lightning.datasets.colour import WHITE, Unreadable, to_rgb
 from lora_lightning.errors import DatasetError
 from lora_lightning.runs.files import write_atomic
 
-try:
-    # Decodes only: pillow-heif would bring encoders under the GPL.
-    import pi_heif  # type: ignore[import-not-found,import-untyped,unused-ignore]
-except ImportError:
-    HEIC = False
-else:
-    HEIC = True
-    pi_heif.register_heif_opener()
-
-SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tiff", "GIF": "gif"}
+pi_heif.register_heif_opener()
+SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tiff", "GIF": "gif", "HEIF": "heic"}
 SUFFIXES |= {"AVIF": "avif"} if features.check("avif") else {}
-SUFFIXES |= {"HEIF": "heic"} if HEIC else {}
 _BACKGROUND = re.compile(r"\.on-([0-9a-f]{6})\.[a-z]+$")
 MAX_PIXELS = 64_000_000
 MAX_THUMBNAIL_SIDE = 2048

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lora_lightning.datasets.colour import Unreadable
-from lora_lightning.datasets.images import HEIC, decode, open_rgb, thumbnail
+from lora_lightning.datasets.images import decode, open_rgb, thumbnail
 from lora_lightning.errors import DatasetError
 
 UPRIGHT = {  # EXIF 2.32, tag 0x0112: how the stored array becomes the upright one
@@ -111,7 +111,6 @@ def test_exif_orientation_of_an_avif(reads, photo_HWC, orientation):
     assert np.abs(pixels - UPRIGHT[orientation](photo_HWC)).mean() < 6
 
 
-@pytest.mark.skipif(not HEIC, reason="needs the package pi-heif")
 def test_a_phones_heic(photos):
     decoded = decode(Path(__file__).parent / "data" / "phone.heic")
     with Image.open(photos[0]) as astronaut:
