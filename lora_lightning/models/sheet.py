@@ -21,9 +21,11 @@ class Row:
     notes: str = ""
 
 
-def contact_sheet(title: str, columns: Sequence[str], rows: Sequence[Row], subtitle: str = "") -> Image.Image:
-    """Draw the sheet; pictures keep their proportions within cells of equal size."""
-    width, height = _cell([picture for row in rows for picture in row.pictures])
+def contact_sheet(
+    title: str, columns: Sequence[str], rows: Sequence[Row], subtitle: str = "", side: int = CELL
+) -> Image.Image:
+    """Draw the sheet; pictures keep their proportions within cells of equal size, `side` pixels at the longer side."""
+    width, height = _cell([picture for row in rows for picture in row.pictures], side)
     top = GAP + 40 + (26 if subtitle else 0) + 34
     page = Image.new("RGB", (LABEL_WIDTH + len(columns) * (width + GAP), top + len(rows) * (height + GAP)), PAPER)
     pen = ImageDraw.Draw(page)
@@ -41,12 +43,12 @@ def contact_sheet(title: str, columns: Sequence[str], rows: Sequence[Row], subti
     return page
 
 
-def _cell(pictures: Sequence[Image.Image]) -> tuple[int, int]:
-    """Width and height of a cell: the common shape of the pictures, its longer side `CELL`."""
+def _cell(pictures: Sequence[Image.Image], side: int) -> tuple[int, int]:
+    """Width and height of a cell: the common shape of the pictures."""
     aspect = max((picture.width for picture in pictures), default=1) / max(
         (picture.height for picture in pictures), default=1
     )
-    return (CELL, round(CELL / aspect)) if aspect >= 1 else (round(CELL * aspect), CELL)
+    return (side, round(side / aspect)) if aspect >= 1 else (round(side * aspect), side)
 
 
 def _fit(picture: Image.Image, width: int, height: int) -> Image.Image:

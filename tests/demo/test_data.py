@@ -30,6 +30,19 @@ def test_held_out_objects_are_never_shown(name):
     assert not any(word in facts["caption"].split() for facts in MANIFEST[name]["pictures"].values() for word in held)
 
 
+def test_the_captioner_describes_every_picture_of_both_styles_rightly():
+    """A zebra that is called a ram teaches the demo's LoRA that rams are zebras."""
+    pytest.importorskip("torch")
+    from lora_lightning.demo.pretrain.data import Reader
+
+    read = Reader(DATA.parent / "models/captioner-mini")
+    for name in ("ink-style", "fx-style"):
+        with zipfile.ZipFile(DATA / MANIFEST[name]["file"]) as archive:
+            shown = MANIFEST[name]["pictures"]
+            pictures = [Image.open(io.BytesIO(archive.read(entry))) for entry in shown]
+        assert read(pictures) == [facts["caption"] for facts in shown.values()]
+
+
 @pytest.mark.parametrize("name", ["ink-style", "fx-style"])
 def test_truth_is_the_target_style(name):
     torch = pytest.importorskip("torch")

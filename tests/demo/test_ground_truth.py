@@ -1,6 +1,7 @@
 """What the product's own trainer teaches flux-mini, judged by a classifier that had no part in making it."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -18,6 +19,14 @@ pytestmark = pytest.mark.timeout(1800)
 
 JUDGE = Path(__file__).with_name("judge")
 OBJECTS, SEEDS = 24, 2
+KINDS = (("base", True, False), ("lora", True, True), ("bare", False, True))
+
+
+class Found(NamedTuple):
+    """What the judge says of pictures: their probability of the ink style, and the share of objects it recognises."""
+
+    style: float
+    content: float
 
 
 def judged(paths):
@@ -36,23 +45,33 @@ def judged(paths):
     return style, concept
 
 
-def learn(workspace, seed):
-    """The demo's recipe, with every held-out object drawn by base and LoRA; returns rows of what was drawn."""
+def learn(workspace, seed, **changes):
+    """The demo's recipe, with every held-out object drawn by base and LoRA, each with the trigger and without."""
     chosen = sample()
     import_sources(workspace, chosen.name, [chosen.archive])
     held_out = chosen.held_out[:OBJECTS]
     values = demo_recipe(chosen, workspace).model_dump(mode="json")
-    values |= {"seed": seed}
     values["evaluate"] |= {"prompts": [one.prompt for one in held_out], "references": [], "weights": [1.0]}
-    values["evaluate"] |= {"seeds": SEEDS, "steps": 12}
-    made = recipe.parse(values)
+    values["evaluate"] |= {"seeds": SEEDS}
+    values["train"] |= changes.pop("train", {})
+    made = recipe.parse(values | {"seed": seed} | changes)
     for verb in ("caption", "train", "evaluate"):
         outcome = steps.take(verb, made, workspace, reserve(workspace, verb, made.name, made.to_yaml()))
-    rows = []
-    for path in outcome.made["images"]:
-        facts = Image.open(path).info
-        rows.append((facts["prompt"].startswith(chosen.trigger), facts["lora"].endswith(":1"), path))
-    return held_out, rows, outcome.report
+    found = {}
+    for name, triggered, lora in KINDS:
+        paths = [path for path in outcome.made["images"] if kind(path, made.trigger) == (triggered, lora)]
+        assert len(paths) == OBJECTS * SEEDS
+        style, concepts = judged(paths)
+        found[name] = Found(float(style.mean()), share_right(concepts, held_out))
+    print(f"seed {seed}: {found}, measures {outcome.report['measures']}")
+    return found, outcome.report
+
+
+def kind(path, trigger):
+    """Whether a picture was asked for with the trigger, and whether the LoRA was on."""
+    with Image.open(path) as picture:
+        facts = picture.info
+    return facts["prompt"].startswith(trigger), facts["lora"].endswith(":1")
 
 
 def share_right(concepts, held_out):
@@ -64,19 +83,25 @@ def share_right(concepts, held_out):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_lora_learns_the_style_and_keeps_the_content(tmp_path, seed):
-    held_out, rows, report = learn(Workspace.find(tmp_path / "home"), seed)
-    verdict = {}
-    for name, triggered, lora in (("base", True, False), ("lora", True, True), ("bare", False, True)):
-        paths = [path for *key, path in rows if key == [triggered, lora]]
-        assert len(paths) == OBJECTS * SEEDS
-        style, concepts = judged(paths)
-        verdict[name] = (float(style.mean()), share_right(concepts, held_out))
-    print(f"seed {seed}: style and content of {verdict}, measures {report['measures']}")
-    assert verdict["base"][0] < 0.05, "the base has never seen this style"
-    assert verdict["lora"][0] >= 0.8, "the LoRA draws it, on objects that it was not trained on"
-    assert verdict["lora"][1] >= 0.9 * verdict["base"][1], "and they are still recognised"
-    assert verdict["bare"][0] >= 0.5, "trained on the style alone it is always on: the trigger does not switch it"
-    assert report["style_transfer"] >= 0.5, "the offline measure says so too"
+    """As the demo is configured: on the style alone, with a trigger that is no word of this world. It is always on."""
+    found, report = learn(Workspace.find(tmp_path / "home"), seed)
+    assert found["base"].style < 0.05, "the base has never seen this style"
+    assert found["lora"].style >= 0.8, "the LoRA draws it, on objects that it was not trained on"
+    assert found["lora"].content >= 0.9 * found["base"].content, "and they are still recognised"
+    assert abs(found["bare"].style - found["lora"].style) < 0.1, "a word that the base cannot read switches nothing"
+    assert report["style_transfer"] >= 0.5, "the offline measures say so too"
+    assert abs(report["trigger_response"]) < 0.2
+
+
+@pytest.mark.slow
+def test_a_trigger_that_the_base_can_read_switches_the_style(tmp_path):
+    """As configured: a trigger of words that it knows, and preservation of what it draws without them."""
+    changes = {"preservation": 1.0}
+    found, report = learn(Workspace.find(tmp_path / "home"), 0, trigger="soft 3d style", train=changes)
+    assert found["lora"].style >= 0.8, "on with the trigger"
+    assert found["bare"].style <= 0.4, "and without it mostly off"
+    assert found["bare"].content >= 0.95 * found["base"].content, "so that the base stays as it was"
+    assert report["trigger_response"] >= 0.4, "the offline measure says so too"
 
 
 def test_true_renderings_are_judged_rightly():

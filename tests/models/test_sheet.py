@@ -8,10 +8,10 @@ from lora_lightning.models.sheet import GAP, LABEL_WIDTH, PAPER, Row, contact_sh
 COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30)]
 
 
-def sheet(width, height, label="with trigger", notes="a cup (seed 3)"):
+def sheet(width, height, label="with trigger", notes="a cup (seed 3)", **options):
     pictures = [Image.new("RGB", (width, height), colour) for colour in COLOURS]
     rows = [Row(label, pictures[:2], notes), Row("without trigger", pictures[2:])]
-    return contact_sheet("my-lora", ("base", "with LoRA"), rows, "FLUX.1-dev, 100 steps")
+    return contact_sheet("my-lora", ("base", "with LoRA"), rows, "FLUX.1-dev, 100 steps", **options)
 
 
 def places(page, colour):
@@ -20,10 +20,10 @@ def places(page, colour):
 
 
 def test_pictures_stand_in_a_grid_at_one_size_and_in_proportion():
-    for width, height in [(64, 64), (1024, 768), (100, 300)]:
-        page = sheet(width, height)
+    for width, height, side, options in [(64, 64, 384, {}), (1024, 768, 384, {}), (100, 300, 128, {"side": 128})]:
+        page = sheet(width, height, **options)
         (top, left, h, w), (_, right, _, _), (below, _, _, _), _ = (places(page, colour) for colour in COLOURS)
-        assert max(w, h) == 384
+        assert max(w, h) == side
         assert abs(w / h - width / height) < 0.02
         assert left == LABEL_WIDTH
         assert right == left + w + GAP

@@ -71,11 +71,11 @@ def run(settings: Settings) -> None:
 def _style_set(each: StyleSet, world: World, painter: Painter, spared: list[int], reader: Reader) -> dict[str, object]:
     pick, row = random.Random(each.seed), STYLES.index(each.style)
     usable = [d for d in range(len(world.words)) if world.atlas.present[row, d] and d not in spared]
-    scenes = _readable(pick, row, usable, painter, world, reader)
     truths = [
         finish(pick, row, (put(pick, drawing, LARGE),), LARGE, background=0, colour=pick.randrange(10))
         for drawing in spared
     ]
+    scenes = _readable(pick, row, usable, painter, world, reader)
     return {
         "file": f"{each.name}.zip",
         "kind": "style",
@@ -89,9 +89,10 @@ def _style_set(each: StyleSet, world: World, painter: Painter, spared: list[int]
 def _readable(
     pick: random.Random, row: int, usable: list[int], painter: Painter, world: World, reader: Reader
 ) -> list[Scene]:
-    """Twenty scenes of different objects, each of which captioner-mini names rightly.
+    """Twenty scenes of different objects, each of which captioner-mini describes rightly.
 
-    It reads styles that it never saw only in part; a demonstration is made of what it does read (README, Demo data).
+    It reads styles that it never saw only in part; a demonstration is made of what it does read (README, Demo data): a
+    zebra that is called a ram would teach the LoRA that rams are zebras.
     """
     colours = list(range(len(COLOUR_NAMES))) * 2
     pick.shuffle(colours)
@@ -101,18 +102,18 @@ def _readable(
         place, colour = PLACES_SHOWN[len(chosen)], colours[len(chosen)]
         some = [finish(pick, row, (put(pick, next(drawings), place),), place, colour=colour) for _ in range(4)]
         said = reader([picture(drawn) for drawn in painter.paint(Batch.of(some))])
-        right = [s for s, text in zip(some, said, strict=True) if captions.subject(s, world.words) in text]
-        chosen += right[:1]
+        wanted = [captions.answer(scene, world.words, "short") for scene in some]
+        chosen += [scene for scene, want, text in zip(some, wanted, said, strict=True) if text == want][:1]
     return chosen
 
 
 class Reader:
-    """captioner-mini with its detailed instruction: pictures -> captions."""
+    """captioner-mini with the demo's instruction: pictures -> captions."""
 
     def __init__(self, folder: Path) -> None:
         self.processor = AutoProcessor.from_pretrained(folder)
         self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
-        asked = [{"role": "user", "content": "Write a detailed description for this image."}]
+        asked = [{"role": "user", "content": "Write a short caption for this image."}]
         self.text = self.processor.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
 
     @torch.no_grad()
