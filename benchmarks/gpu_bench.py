@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import resource
+import shutil
 import statistics
 import sys
 import tempfile
@@ -15,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,12 +26,15 @@ import torch
 from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 
+import lora_lightning.models
 from lora_lightning import plugins
 from lora_lightning.models import lora
 from lora_lightning.models.base import TextEmbedding
 from lora_lightning.models.device import choose_device
 from lora_lightning.models.families.flux1 import Flux1
 from lora_lightning.models.fast.graph import GraphedLoss
+from lora_lightning.models.fast.transformer import accelerate
+from lora_lightning.models.memory import Setting
 from lora_lightning.models.source import Source
 from lora_lightning.train.module import Batch, LoraTraining
 
@@ -38,6 +44,7 @@ TINY = {
     "joint_attention_dim": 32, "pooled_projection_dim": 32, "guidance_embeds": True, "axes_dims_rope": (4, 6, 6),
 }  # fmt: skip
 GIB = 2**30
+CONFIGS = Path(lora_lightning.models.__path__[0]) / "configs"
 
 
 class Bench:
@@ -50,8 +57,16 @@ class Bench:
         self.rows: list[dict[str, Any]] = []
         self.started = time.monotonic()
 
-    def build(self, *, quantize: str = "none", dtype: torch.dtype = torch.bfloat16, **config: Any) -> LoraTraining:
+    def build(
+        self,
+        *,
+        quantize: str = "none",
+        dtype: torch.dtype = torch.bfloat16,
+        optimizer: str = "adamw",
+        **config: Any,
+    ) -> LoraTraining:
         """A transformer of random weights, its adapter (rank 16, all linears) and the training step around it."""
+        torch._dynamo.reset()
         gc.collect()
         if self.cuda:
             torch.cuda.empty_cache()
@@ -65,12 +80,13 @@ class Bench:
                 plugins.load("models/quantize", quantize).quantize(module, self.device, dtype)
         folder = Path(tempfile.mkdtemp())
         transformer.save_config(folder / "transformer")
+        shutil.copy(CONFIGS / "dev" / "model_index.json", folder)
         family = Flux1(Source(folder), self.device, dtype)
         lora.inject(transformer, rank=16, alpha=16.0, targets=family.lora_targets["all"], seed=0)
         for name, weight in lora.trainable(transformer).items():
             if ".lora_B." in name:
                 nn.init.normal_(weight, std=0.02)
-        return LoraTraining(family, transformer, optimizer="adamw", learning_rate=1e-4, max_gradient_norm=1.0)
+        return LoraTraining(family, transformer, optimizer=optimizer, learning_rate=1e-4, max_gradient_norm=1.0)
 
     def _fill(self, module: nn.Module, dtype: torch.dtype) -> None:
         for owner in module.modules():
@@ -80,10 +96,10 @@ class Bench:
                     nn.init.normal_(real, mean=1.0 if isinstance(owner, nn.RMSNorm) else 0.0, std=0.02)
                     owner._parameters[name] = nn.Parameter(real.bfloat16().to(dtype), requires_grad=False)
 
-    def batches(self, side: int, count: int = 4) -> list[Batch]:
-        """Random batches of one picture of side x side pixels and 512 text tokens."""
+    def batches(self, height: int, count: int = 4, width: int = 0) -> list[Batch]:
+        """Random batches of one picture, square unless its width is given, and 512 text tokens."""
         config = TINY if self.options.tiny else DEV
-        side = side // 16 if self.options.tiny else side
+        rows, columns = (side // (128 if self.options.tiny else 8) for side in (height, width or height))
         texts = (32, 32, 32) if self.options.tiny else (512, 4096, 768)
         generator = torch.Generator(self.device).manual_seed(len(config))
 
@@ -92,37 +108,74 @@ class Bench:
 
         return [
             Batch(
-                normal(1, 16, side // 8, side // 8),
-                normal(1, 16, side // 8, side // 8),
+                normal(1, 16, rows, columns),
+                normal(1, 16, rows, columns),
                 torch.sigmoid(normal(1)),
                 TextEmbedding(normal(1, *texts[:2]).bfloat16(), normal(1, texts[2]).bfloat16()),
             )
             for _ in range(count)
         ]
 
-    def measure(self, name: str, module: LoraTraining, side: int, *, graph: bool = False, steps: int = 0) -> None:
-        """Time steps and note the row; one that does not fit is noted as such."""
+    def measure(
+        self, name: str, module: LoraTraining, side: int, setting: Setting, *, cap: float = 0, steps: int = 0
+    ) -> None:
+        """Time steps by `setting`, draw under it, and note the row; one that does not fit is noted as such.
+
+        Args:
+            name: of the row.
+            module: built with the setting's storage of the base.
+            side: of the picture, in pixels.
+            setting: how a step is run.
+            cap: GiB that the process may have, as on a smaller card; 0 for all.
+            steps: how many; 0 for as many as the command says.
+        """
         steps = steps or self.options.steps
+        self._follow(module, setting)
         self._reset_memory()
-        began = time.monotonic()
+        row: dict[str, Any] = {"row": name, "side": side, "setting": asdict(setting), "optimizer": module.optimizer}
+        row |= {"cap_gib": cap} if cap else {}
         try:
-            step = Step(module, self.batches(side), graph)
-            for _ in range(3):
-                step()
-            self.wait()
-            prepared = time.monotonic() - began
-            seconds = self.times(step, steps)
+            self.cap(cap)
+            self.note(row | self._figures(module, side, setting, steps))
         except Exception as error:  # the other rows are worth having
             if not isinstance(error, torch.OutOfMemoryError):
                 traceback.print_exc()
-            self.note({"row": name, "side": side, "error": str(error).strip().splitlines()[0][:120]})
-            return
-        row = {"row": name, "side": side, "s_per_step": round(statistics.median(seconds), 4), "n": steps}
-        row |= {"min": round(min(seconds), 4), "max": round(max(seconds), 4), "prepare_s": round(prepared, 1)}
-        if self.cuda:
-            row["peak_gib"] = round(torch.cuda.max_memory_allocated() / GIB, 2)
-            row["reserved_gib"] = round(torch.cuda.max_memory_reserved() / GIB, 2)
-        self.note(row | {"loss": round(step.loss.item(), 4)})
+            self.note(row | {"error": str(error).strip().splitlines()[0][:120]} | self.peaks())
+        finally:
+            self.cap(0)
+
+    def _figures(self, module: LoraTraining, side: int, setting: Setting, steps: int) -> dict[str, Any]:
+        began = time.monotonic()
+        step = Step(module, self.batches(side), setting.graph)
+        for _ in range(3):
+            step()
+        self.wait()
+        prepared = time.monotonic() - began
+        seconds = self.times(step, steps)
+        figures = {"s_per_step": round(statistics.median(seconds), 4), "n": steps}
+        figures |= {"min": round(min(seconds), 4), "max": round(max(seconds), 4), "prepare_s": round(prepared, 1)}
+        figures |= self.peaks() | {"loss": round(step.loss.item(), 4)}
+        if setting.fast and self.cuda:
+            step.release()
+            self._reset_memory()
+            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
+                for batch in self.batches(side, 2):
+                    module.losses(batch)
+            figures["drawing_gib"] = self.peaks()["peak_gib"]
+        return figures
+
+    def peaks(self) -> dict[str, float]:
+        """GiB: what tensors took at most, what torch held for them, and what the process took of the host's memory."""
+        if not self.cuda:
+            return {}
+        host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        allocated, reserved = torch.cuda.max_memory_allocated() / GIB, torch.cuda.max_memory_reserved() / GIB
+        return {"peak_gib": round(allocated, 2), "reserved_gib": round(reserved, 2), "host_gib": round(host, 1)}
+
+    def _follow(self, module: LoraTraining, setting: Setting) -> None:
+        held = getattr(module.transformer.forward, "plan", None)
+        if setting.fast and held != setting.plan:
+            accelerate(module.transformer, setting.plan)
 
     def times(self, step: Callable[[], Any], steps: int) -> list[float]:
         """Seconds of each call."""
@@ -140,8 +193,8 @@ class Bench:
         self.wait()
         return [a.elapsed_time(b) / 1000 for a, b in pairwise(events)]
 
-    def cap(self, gib: float | None) -> None:
-        """Let the process have no more memory than this, as on a smaller card."""
+    def cap(self, gib: float) -> None:
+        """Let the process have no more memory than this, as on a smaller card; 0 for all."""
         if self.cuda:
             whole = torch.cuda.get_device_properties(self.device).total_memory
             torch.cuda.set_per_process_memory_fraction(min(1.0, gib * GIB / whole) if gib else 1.0)
@@ -171,6 +224,13 @@ class Bench:
             print(f"    {ms:8.2f} ms {n:6.0f} x  {kernel}", flush=True)
         self.rows[-1]["top"] = [[kernel, round(ms, 2), n] for kernel, (ms, n) in ordered[:60]]
 
+    @torch.no_grad()
+    def peak_of(self, use: Callable[..., Any], *arguments: Any) -> float:
+        """GiB that it takes at most."""
+        self._reset_memory()
+        use(*arguments)
+        return self.peaks().get("peak_gib", 0.0)
+
     def note(self, row: dict[str, Any]) -> None:
         """Print and keep a row."""
         row["at_s"] = round(time.monotonic() - self.started, 1)
@@ -199,8 +259,14 @@ class Step:
         self.module, self.batches, self.count = module, batches, 0
         self.optimizer = module.configure_optimizers()
         cuda = module.family.device.type == "cuda"
-        self.forward = GraphedLoss(self._loss, list(module.trainable.values())) if graph and cuda else self._loss
+        self.graph = GraphedLoss(self._loss, list(module.trainable.values())) if graph and cuda else None
         self.loss = torch.zeros(())
+
+    def release(self) -> None:
+        """Give back what only steps need."""
+        self.optimizer.zero_grad()
+        if self.graph:
+            self.graph.release()
 
     def _loss(self, batch: Batch) -> Tensor:
         with torch.autocast(self.module.family.device.type, torch.bfloat16, cache_enabled=False):
@@ -208,7 +274,7 @@ class Step:
 
     def __call__(self) -> None:
         """Make it."""
-        self.loss = self.forward(self.batches[self.count % len(self.batches)])
+        self.loss = (self.graph or self._loss)(self.batches[self.count % len(self.batches)])
         self.optimizer.zero_grad()
         self.loss.backward()
         nn.utils.clip_grad_norm_(self.module.trainable.values(), 1.0)

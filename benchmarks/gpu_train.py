@@ -17,39 +17,54 @@ import statistics
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from gpu_bench import Bench, gradients
+from diffusers import AutoencoderKL
+from gpu_bench import CONFIGS, Bench, Step, gradients
 from torch import Tensor
 
 from lora_lightning.models.fast.attention import attention
-from lora_lightning.models.fast.transformer import Plan, accelerate
+from lora_lightning.models.fast.plan import Plan
+from lora_lightning.models.fast.transformer import accelerate
+from lora_lightning.models.memory import Setting, Storage
 
 SIDES = (512, 768, 1024)
+BLOCKS = 57
+
+
+def fast_by(quantize: Storage = "none", **plan: Any) -> Setting:
+    """The fast path, compiled; replayed as a CUDA graph unless blocks are streamed."""
+    made = Plan(compile=True, dynamic=True, **plan)
+    return Setting(quantize, fast=True, graph=not made.streamed, plan=made)
 
 
 def sizes(bench: Bench) -> None:
-    """The bf16 base: the eager baseline, then the fast path, at each size."""
-    module = bench.build()
+    """The bf16 base: the eager baseline, with and without recomputing blocks, then the fast path, at each size."""
+    module, steps = bench.build(), min(12, bench.options.steps)
     for side in SIDES:
-        bench.measure("plain eager, nothing recomputed", module, side, steps=min(12, bench.options.steps))
+        bench.measure("plain eager", module, side, Setting(), steps=steps)
+    module.transformer.enable_gradient_checkpointing()
+    for side in (512, 1024):
+        bench.measure("plain eager, recomputed", module, side, Setting(plan=Plan(bare=BLOCKS)), steps=steps)
     del module
     fast(bench)
 
 
 def fast(bench: Bench) -> None:
-    """The bf16 base on the fast path, as a CUDA graph and not, and with blocks recomputed."""
+    """The bf16 base on the fast path: as fast as can be, then with blocks computed again, then without a graph."""
     module = bench.build()
-    accelerate(module.transformer, Plan(compile=True, dynamic=True))
     for side in reversed(SIDES):
-        bench.measure("fast bf16", module, side, graph=True)
-    for recompute in (28, 57):
-        accelerate(module.transformer, Plan(compile=True, dynamic=True, recompute=recompute))
-        bench.measure(f"fast bf16, {recompute} blocks recomputed, no graph", module, 1024, steps=4)
+        bench.measure("fast bf16", module, side, fast_by())
+    for side in (1024, 512):
+        bench.measure("fast bf16, attention kept", module, side, fast_by(recompute=BLOCKS), steps=10)
+    bench.measure("fast bf16, half so", module, 1024, fast_by(recompute=BLOCKS // 2), steps=10)
+    bench.measure("fast bf16, inputs kept", module, 1024, fast_by(bare=BLOCKS), steps=10)
+    bench.measure("fast bf16, no graph", module, 1024, replace(fast_by(), graph=False), steps=10)
 
 
 def profiles(bench: Bench) -> None:
@@ -63,20 +78,20 @@ def profiles(bench: Bench) -> None:
 
 
 def memory(bench: Bench) -> None:
-    """The bases in fewer bits, with some or all blocks recomputed, under the usable memory of smaller cards."""
-    plans: tuple[tuple[str, int, int, float], ...] = (
-        ("nf4", 57, 1024, 10.8), ("nf4", 57, 768, 10.8), ("nf4", 38, 1024, 14.5),
-        ("fp8", 57, 1024, 22.5), ("fp8", 38, 1024, 22.5), ("fp8", 57, 768, 14.5), ("fp8", 19, 768, 22.5),
+    """The bases in fewer bits under the usable memory of smaller cards: each at the size and limit of its goal."""
+    plans: tuple[tuple[Storage, dict[str, int], int, float], ...] = (
+        ("nf4", {"recompute": 57}, 1024, 14.5), ("nf4", {"bare": 57}, 1024, 10.8),
+        ("nf4", {"recompute": 57}, 512, 0), ("nf4", {"bare": 27, "streamed": 30}, 768, 7.0),
+        ("fp8", {"recompute": 57}, 1024, 22.5), ("fp8", {"recompute": 30}, 1024, 22.5),
+        ("fp8", {"recompute": 57}, 512, 0),
+        ("int8", {"recompute": 57}, 1024, 22.5), ("int8", {"recompute": 57}, 512, 0),
     )  # fmt: skip
     for base in bench.options.bases:
-        module = bench.build(quantize=base)
-        for quantize, recompute, side, cap in plans:
+        module = bench.build(quantize=base, optimizer="adamw8bit")
+        for quantize, plan, side, cap in plans:
             if quantize == base:
-                accelerate(module.transformer, Plan(compile=True, dynamic=True, recompute=recompute))
-                bench.cap(cap)
-                name = f"fast {base}, {recompute} blocks recomputed, cap {cap} GiB"
-                bench.measure(name, module, side, steps=bench.options.steps if (recompute, side) == (57, 1024) else 5)
-                bench.cap(None)
+                told = ", ".join(f"{count} {level}" for level, count in plan.items()) or "everything kept"
+                bench.measure(f"fast {base}, {told}", module, side, fast_by(base, **plan), cap=cap)
         del module
 
 
@@ -108,13 +123,43 @@ def _products(bench: Bench, i: int, o: int, r: int, tokens: int = 4608) -> None:
 
 
 def fp8(bench: Bench) -> None:
-    """The fp8 base with weights held twice, then once, then with every block recomputed."""
+    """The fp8 base with weights held twice."""
     module = bench.build(quantize="fp8")
-    accelerate(module.transformer, Plan(compile=True, dynamic=True, keep_transposed=True))
-    for side in SIDES:
-        bench.measure("fast fp8, weights twice", module, side, graph=True)
-    for side in (1024, 512):
-        bench.profile("fast fp8, weights twice", module, side, graph=True)
+    for side in reversed(SIDES):
+        bench.measure("fast fp8, weights twice", module, side, fast_by("fp8", keep_transposed=True))
+
+
+def buckets(bench: Bench) -> None:
+    """Six aspect buckets of a megapixel in one training, after a smaller size: what each first step of one costs."""
+    module = bench.build()
+    accelerate(module.transformer, fast_by().plan)
+    step = Step(module, [], graph=True)
+    for height, width in ((512, 512), (1024, 1024), (832, 1216), (1216, 832), (896, 1152), (1152, 896), (768, 1344)):
+        step.batches = bench.batches(height, 1, width)
+        began = time.perf_counter()
+        step()
+        bench.wait()
+        first, graphs = time.perf_counter() - began, torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        seconds = statistics.median(bench.times(step, 5))
+        bench.note({
+            "row": "bucket", "pixels": f"{width}x{height}", "first_step_s": round(first, 2), "programs": graphs,
+            "s_per_step": round(seconds, 4), **bench.peaks(),
+        })  # fmt: skip
+
+
+def vae(bench: Bench) -> None:
+    """What encoding and decoding a picture take of the memory, beside nothing else: FLUX.1's VAE, random weights."""
+    with bench.device:
+        model = AutoencoderKL.from_config(str(CONFIGS / "dev" / "vae")).requires_grad_(False)
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("bf16, in tiles", torch.bfloat16)):
+        model.to(dtype)
+        if "tiles" in name:
+            model.enable_tiling()
+        for side in (512, 1024):
+            pixels = torch.rand(1, 3, side, side, device=bench.device, dtype=dtype)
+            latents = torch.randn(1, 16, side // 8, side // 8, device=bench.device, dtype=dtype)
+            encoded, decoded = bench.peak_of(model.encode, pixels), bench.peak_of(model.decode, latents)
+            bench.note({"row": f"VAE {name}", "side": side, "encode_gib": encoded, "decode_gib": decoded})
 
 
 def equivalence(bench: Bench) -> None:
@@ -178,7 +223,7 @@ def kernels(bench: Bench) -> None:
 
 TABLES: dict[str, Callable[[Bench], None]] = {
     "kernels": kernels, "equivalence": equivalence, "sizes": sizes, "fp8": fp8,
-    "profiles": profiles, "products": products, "memory": memory, "fast": fast,
+    "profiles": profiles, "products": products, "memory": memory, "fast": fast, "vae": vae, "buckets": buckets,
 }  # fmt: skip
 
 
@@ -189,7 +234,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--tiny", action="store_true", help="a model of 0.6 million weights")
-    parser.add_argument("--bases", nargs="+", default=["nf4", "fp8"], help="of the table memory")
+    parser.add_argument("--bases", nargs="+", default=["nf4", "fp8", "int8"], help="of the table memory")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     bench = Bench(options)

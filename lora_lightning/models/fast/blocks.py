@@ -13,7 +13,7 @@ from lora_lightning.models.fast.attention import attention
 from lora_lightning.models.fast.linears import Stack
 
 Rope = tuple[Tensor, Tensor, Tensor]
-"""Of each feature of a head: its cosine and signed sine (L, D / H) in fp32, and which feature it is paired with."""
+"""Of each feature of a head: its cosine and signed sine (L, D / H) in fp32, and whether it is the first of its pair."""
 
 
 class Norm(NamedTuple):
@@ -49,12 +49,12 @@ class Double(NamedTuple):
 class Single(NamedTuple):
     """A single block: attention and feed-forward side by side, on all tokens alike."""
 
-    qkv_up: Stack
+    qkv: Stack
+    up: Stack
     out: Stack
     norm_q: Norm
     norm_k: Norm
     heads: int
-    features: int
 
 
 def double(
@@ -83,12 +83,11 @@ def double(
 
 def single(x_BLD: Tensor, modulation_3B1D: Tensor, rope: Rope, block: Single) -> Tensor:
     """The single block; `modulation_3B1D` is shift, scale, gate."""
-    d = block.features
-    wide = block.qkv_up(modulated(x_BLD, modulation_3B1D[0], modulation_3B1D[1]))
-    query, key, value, up = wide.split((d, d, d, wide.shape[-1] - 3 * d), dim=-1)
-    query, key, value = (part.unflatten(-1, (block.heads, -1)) for part in (query, key, value))
+    seen_BLD = modulated(x_BLD, modulation_3B1D[0], modulation_3B1D[1])
+    query, key, value = (part.unflatten(-1, (block.heads, -1)) for part in block.qkv(seen_BLD).chunk(3, dim=-1))
     mixed_BLD = attention(rotated(block.norm_q(query), rope), rotated(block.norm_k(key), rope), value.contiguous())
-    return torch.addcmul(x_BLD, modulation_3B1D[2], block.out(mixed_BLD, F.gelu(up, approximate="tanh")))
+    hidden = F.gelu(block.up(seen_BLD), approximate="tanh")
+    return torch.addcmul(x_BLD, modulation_3B1D[2], block.out(mixed_BLD, hidden))
 
 
 def modulated(x_BLD: Tensor, shift_B1D: Tensor, scale_B1D: Tensor) -> Tensor:
@@ -98,18 +97,20 @@ def modulated(x_BLD: Tensor, shift_B1D: Tensor, scale_B1D: Tensor) -> Tensor:
 
 def rotated(x_BLHD: Tensor, rope: Rope) -> Tensor:
     """Rotate each pair of neighbouring features by its token's angles (RoPE: Su et al. 2021, arXiv 2104.09864)."""
-    cosine, sine, pair = rope
+    cosine, sine, first = rope
     exact = x_BLHD.float()
     if not torch.compiler.is_compiling():
         turn_LD = torch.complex(cosine[:, ::2], sine[:, 1::2])
         pairs = torch.view_as_complex(exact.unflatten(-1, (-1, 2)))
         return torch.view_as_real(pairs * turn_LD[None, :, None]).flatten(-2).to(x_BLHD.dtype)
-    # A compiled backward pass computes again what is indexed; what is stacked or complex it would keep.
-    paired = exact[..., pair]
+    # A compiled backward pass computes again what is rolled, and rolls it back; what is stacked or complex it would
+    # keep, and what is indexed it would scatter into zeros.
+    paired = torch.where(first, exact.roll(-1, dims=-1), exact.roll(1, dims=-1))
     return (exact * cosine[None, :, None] + paired * sine[None, :, None]).to(x_BLHD.dtype)
 
 
 def rope_of(cosine_LD: Tensor, sine_LD: Tensor) -> Rope:
     """From diffusers' tables: (a, b) becomes (a cos - b sin, b cos + a sin)."""
     features = torch.arange(sine_LD.shape[1], device=sine_LD.device)
-    return cosine_LD, torch.where(features % 2 == 0, -sine_LD, sine_LD), features ^ 1
+    first = features % 2 == 0
+    return cosine_LD, torch.where(first, -sine_LD, sine_LD), first

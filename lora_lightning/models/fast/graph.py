@@ -1,7 +1,7 @@
 """Forward and backward pass as one CUDA graph: the host says one word instead of launching thousands of kernels.
 
 A graph replays kernels on fixed addresses, so there is one for each shape of a batch. They share one pool of memory:
-the largest decides how much that is.
+the largest decides how much that is. The steps that rehearse a shape take what they keep from there too.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,8 @@ class GraphedLoss:
         self._losses, self._parameters = losses, list(parameters)
         self._gradients = [torch.empty_like(parameter) for parameter in parameters]
         self._graphs: dict[str, _Captured] = {}
-        self._pool = torch.cuda.graph_pool_handle()
+        self._pool = torch.cuda.MemPool()
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._anchor = torch.zeros((), device=self._gradients[0].device, requires_grad=True)
 
     def __call__(self, batch: Any) -> Any:
@@ -68,14 +69,14 @@ class GraphedLoss:
     def _capture(self, leaves: Sequence[Any], structure: pytree.TreeSpec) -> "_Captured":
         held = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         batch = pytree.tree_unflatten(held, structure)
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream), torch.cuda.use_mem_pool(self._pool):
             for _ in range(WARM_UP):  # compiles, and lets libraries allocate what they need
                 self._step(batch)
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # On the stream of the rehearsal: memory that one stream let go serves no other.
+        with torch.cuda.graph(graph, pool=self._pool.id, stream=self._stream):  # type: ignore[arg-type]
             outputs, shape = pytree.tree_flatten(self._step(batch))
         return _Captured(graph, [leaf for leaf in held if isinstance(leaf, Tensor)], outputs, shape)
 
@@ -90,6 +91,13 @@ class GraphedLoss:
 def use_graphs(module: Any, parameters: Sequence[nn.Parameter]) -> None:
     """Let `module.losses(batch)` be a graph from now on."""
     vars(module)["losses"] = GraphedLoss(module.losses, parameters)
+
+
+def release_graphs(module: Any) -> None:
+    """Give the memory of its graphs back, if it has any: what draws needs it meanwhile."""
+    graphed = vars(module).get("losses")
+    if isinstance(graphed, GraphedLoss):
+        graphed.release()
 
 
 class _Captured(NamedTuple):

@@ -26,7 +26,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from lora_lightning.models.fast.products import differentiate, multiply
+from lora_lightning.models.fast.products import lowered, stacked_gradients, stacked_product
 from lora_lightning.models.lora import TRAINED
 
 
@@ -87,7 +87,11 @@ def layout_of(layers: Sequence[nn.Module]) -> Layout:
 
 
 def factor_slots(layout: Layout, a_RI: Tensor, b_OR: Tensor) -> list[Tensor]:
-    """Where each of `factors_of` stands in the stacked A and B."""
+    """Where each of `factors_of` stands in the stacked A and B.
+
+    As data: a second forward pass of a step copies the same values again, which autograd must not take for a change.
+    """
+    a_RI, b_OR = a_RI.data, b_OR.data
     places = list[Tensor]()
     for block in layout.blocks:
         ranks = slice(block.rank_from, block.rank_to)
@@ -116,6 +120,10 @@ class Stack(Protocol):
     @property
     def slots(self) -> list[Tensor]:
         """Where copies of `factors` stand that the products read."""
+
+    @property
+    def frozen(self) -> list[Tensor]:
+        """What holds the base's weights and nothing else."""
 
 
 class Linears:
@@ -146,6 +154,11 @@ class Linears:
         i, o = self.layout.inputs, self.layout.outputs
         return factor_slots(self.layout, self.matrix[o:, :i], self.matrix[:o, i:])
 
+    @property
+    def frozen(self) -> list[Tensor]:
+        """Nothing: the adapters stand between the weights."""
+        return []
+
 
 @torch.no_grad()
 def refresh(stacks: Sequence["Stack"]) -> None:
@@ -166,8 +179,8 @@ class _Augmented(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, count: int, layout: Layout, matrix: Tensor, bias_O: Tensor, *rest: Tensor) -> Tensor:
         parts = rest[:count]
-        y_LO: Tensor
-        y_LO, h_LR = multiply(parts, matrix, bias_O)
+        h_LR = lowered(parts, matrix[layout.outputs :, : layout.inputs])
+        y_LO: Tensor = stacked_product(parts, h_LR, matrix, bias_O)
         ctx.save_for_backward(matrix, h_LR, *parts)
         ctx.layout = layout
         return y_LO
@@ -175,7 +188,7 @@ class _Augmented(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy_LO: Tensor) -> tuple[Tensor | None, ...]:
         matrix, h_LR, *parts = ctx.saved_tensors
-        *d_parts, da_RI, db_OR = differentiate(dy_LO, parts, h_LR, matrix)
+        *d_parts, da_RI, db_OR = stacked_gradients(dy_LO, parts, h_LR, matrix)
         return None, None, None, None, *d_parts, *ctx.layout.split(da_RI, db_OR)
 
 

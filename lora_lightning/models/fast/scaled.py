@@ -20,6 +20,8 @@ from lora_lightning.models.fast.linears import (
     layout_of,
     unflattened,
 )
+from lora_lightning.models.fast.products import lowered
+from lora_lightning.models.fast.transpose import transposed
 from lora_lightning.models.quantize import fp8
 from lora_lightning.models.quantize._rows import rows
 from lora_lightning.models.quantize.fp8 import Fp8Linear
@@ -55,6 +57,12 @@ class ScaledLinears:
         """Where each of `factors` stands."""
         return factor_slots(self.layout, self.a_RI, self.b_OR)
 
+    @property
+    def frozen(self) -> list[Tensor]:
+        """The weights with their scales and biases."""
+        held = (self.weight_OI, self.scale_O1, self.bias_O, self.transposed_IO)
+        return [tensor for tensor in held if tensor is not None]
+
 
 class _Scaled(torch.autograd.Function):
     """y_LO of the parts of x_LI; gradients for these and for each A and B."""
@@ -74,7 +82,7 @@ class _Scaled(torch.autograd.Function):
     ) -> Tensor:
         parts = rest[:count]
         x_LI = torch.cat(parts, dim=1) if count > 1 else parts[0]
-        h_LR = x_LI @ a_RI.t()
+        h_LR = lowered(parts, a_RI)
         ctx.save_for_backward(h_LR, weight_OI, scale_O1, transposed_IO, a_RI, b_OR, *parts)
         ctx.layout = layout
         rounded_LI, scale_L1 = rows(x_LI, weight_OI.dtype)
@@ -88,7 +96,7 @@ class _Scaled(torch.autograd.Function):
         # The weights' scales belong to the summed index here: they go into dy before it is rounded.
         rounded_LO, scale_L1 = rows(dy_LO.float() * scale_O1.t(), weight_OI.dtype)
         if transposed_IO is None:
-            transposed_IO = weight_OI.view(torch.uint8).t().contiguous().view(weight_OI.dtype)
+            transposed_IO = transposed(weight_OI.view(torch.uint8)).view(weight_OI.dtype)
         ones_I1 = scale_O1.new_ones(weight_OI.shape[1], 1)
         dx_LI = scaled_product(rounded_LO, scale_L1, transposed_IO, ones_I1, None, dh_LR, a_RI.t())
         d_parts = dx_LI.split([part.shape[1] for part in parts], dim=1)

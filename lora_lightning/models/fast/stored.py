@@ -1,9 +1,6 @@
-"""The same stacks on a base that is stored in few bits and widened for each product: see `linears`.
+"""The same stacks on a base that is stored in few bits and widened for each product: see `linears`."""
 
-The widened weights are written straight into the matrix of `linears` and let go after the product.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,10 +15,8 @@ from lora_lightning.models.fast.linears import (
     layout_of,
     unflattened,
 )
-from lora_lightning.models.fast.products import differentiate, multiply
-from lora_lightning.models.quantize._rows import RowScaled, widened
-
-NF4_BLOCK = 64
+from lora_lightning.models.fast.products import lowered, stored_gradients, stored_product
+from lora_lightning.models.quantize._rows import RowScaled
 
 
 class StoredLinears:
@@ -31,23 +26,26 @@ class StoredLinears:
         self.layout, self.factors = layout_of(layers), factors_of(layers)
         bases: list[Any] = [base_of(layer) for layer in layers]
         self.bias_O = joined_bias(bases)
-        self.kind = "rows" if isinstance(bases[0], RowScaled) else "nf4"
-        self.stored = _stacked_rows(bases) if self.kind == "rows" else _stacked_nf4(bases)
+        self.stored = _stacked_rows(bases) if isinstance(bases[0], RowScaled) else _stacked_nf4(bases)
         self.a_RI = self.bias_O.new_zeros(self.layout.ranks, self.layout.inputs)
         self.b_OR = self.bias_O.new_zeros(self.layout.outputs, self.layout.ranks)
 
     def __call__(self, *parts: Tensor) -> Tensor:
         """W x + s B A x + bias, differentiable in x, A and B; x (..., I) in one or more parts."""
         flat = [part.flatten(0, -2) for part in parts]
-        counts = (len(parts), len(self.stored))
-        held = (self.bias_O, self.a_RI, self.b_OR, *self.stored)
-        y: Tensor = _Stored.apply(counts, self.layout, self.kind, *held, *flat, *self.factors)  # type: ignore[no-untyped-call]
+        held = (*self.stored, self.bias_O, self.a_RI, self.b_OR)
+        y: Tensor = _Stored.apply(len(parts), self.layout, *held, *flat, *self.factors)  # type: ignore[no-untyped-call]
         return unflattened(y, parts[0])
 
     @property
     def slots(self) -> list[Tensor]:
         """Where each of `factors` stands."""
         return factor_slots(self.layout, self.a_RI, self.b_OR)
+
+    @property
+    def frozen(self) -> list[Tensor]:
+        """The weights with what widens them, and biases."""
+        return [self.bias_O, *self.stored]
 
 
 class _Stored(torch.autograd.Function):
@@ -56,43 +54,27 @@ class _Stored(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        counts: tuple[int, int],
+        count: int,
         layout: Layout,
-        kind: str,
+        numbers: Tensor,
+        scales: Tensor,
         bias_O: Tensor,
-        a: Tensor,
-        b: Tensor,
+        a_RI: Tensor,
+        b_OR: Tensor,
         *rest: Tensor,
     ) -> Tensor:
-        stored, parts = rest[: counts[1]], rest[counts[1] : counts[1] + counts[0]]
-        y_LO: Tensor
-        y_LO, h_LR = multiply(parts, _matrix(kind, a, b, stored), bias_O)
-        ctx.save_for_backward(a, b, h_LR, *stored, *parts)
-        ctx.layout, ctx.kind, ctx.counts = layout, kind, counts
+        parts = rest[:count]
+        h_LR = lowered(parts, a_RI)
+        y_LO: Tensor = stored_product(parts, h_LR, (numbers, scales), b_OR, bias_O)
+        ctx.save_for_backward(numbers, scales, a_RI, b_OR, h_LR, *parts)
+        ctx.layout = layout
         return y_LO
 
     @staticmethod
     def backward(ctx: Any, dy_LO: Tensor) -> tuple[Tensor | None, ...]:
-        a, b, h_LR, *rest = ctx.saved_tensors
-        stored, parts = rest[: ctx.counts[1]], rest[ctx.counts[1] :]
-        *d_parts, da_RI, db_OR = differentiate(dy_LO, parts, h_LR, _matrix(ctx.kind, a, b, stored))
-        none = (None,) * (6 + ctx.counts[1])
-        return *none, *d_parts, *ctx.layout.split(da_RI, db_OR)
-
-
-def _matrix(kind: str, a_RI: Tensor, b_OR: Tensor, stored: Sequence[Tensor]) -> Tensor:
-    """[[W, B], [A, 0]]."""
-    widen: Callable[..., Tensor] = widened if kind == "rows" else nf4_widened
-    weight_OI = widen(*stored, dtype=a_RI.dtype)
-    corner_RR = a_RI.new_zeros(a_RI.shape[0], a_RI.shape[0])
-    return torch.cat((torch.cat((weight_OI, b_OR), dim=1), torch.cat((a_RI, corner_RR), dim=1)))
-
-
-def nf4_widened(packed_O: Tensor, largest_O: Tensor, code_16: Tensor, dtype: torch.dtype) -> Tensor:
-    """The weights (O, I) that bitsandbytes packed: two a byte (O, I / 2), with the largest of each 64 (O, I / 64)."""
-    numbers = torch.stack((packed_O >> 4, packed_O & 15), dim=-1).flatten(1).int()
-    weight_OI: Tensor = (code_16[numbers].unflatten(1, (-1, NF4_BLOCK)) * largest_O[..., None]).flatten(1).to(dtype)
-    return weight_OI
+        numbers, scales, a_RI, b_OR, h_LR, *parts = ctx.saved_tensors
+        *d_parts, da_RI, db_OR = stored_gradients(dy_LO, parts, h_LR, (numbers, scales), a_RI, b_OR)
+        return *(None,) * 7, *d_parts, *ctx.layout.split(da_RI, db_OR)
 
 
 def _stacked_rows(bases: Sequence[Any]) -> tuple[Tensor, ...]:
@@ -117,7 +99,7 @@ def _stacked_nf4(bases: Sequence[Any]) -> tuple[Tensor, ...]:
     packed_O = torch.cat(packed)
     for base, rows in zip(bases, _split(bases, packed_O)[0], strict=True):
         base.weight.data = rows.view(-1, 1)
-    return packed_O, torch.cat(largest), bases[0].weight.quant_state.code
+    return packed_O, torch.cat(largest)
 
 
 def _split(bases: Sequence[Any], *tensors: Tensor) -> list[Sequence[Tensor]]:

@@ -5,49 +5,28 @@ Shapes: B batch, L tokens, D features.
 
 import logging
 import re
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch._functorch.config as functorch_config
 from diffusers import FluxTransformer2DModel, ModelMixin
 from diffusers.models.transformers.transformer_flux import FluxSingleTransformerBlock, FluxTransformerBlock
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from lora_lightning.models.fast import blocks
 from lora_lightning.models.fast.linears import Linears, Stack, base_of, refresh
 from lora_lightning.models.fast.modulation import Modulation
+from lora_lightning.models.fast.plan import Level, Plan
+from lora_lightning.models.fast.programs import Programs, computed_again
 from lora_lightning.models.fast.scaled import ScaledLinears
 from lora_lightning.models.fast.stored import StoredLinears
+from lora_lightning.models.fast.streaming import Streaming
 from lora_lightning.models.lora import TRAINED
 from lora_lightning.models.quantize.fp8 import Fp8Linear
 
-
-@dataclass(frozen=True)
-class Plan:
-    """How a training step is run.
-
-    Attributes:
-        compile: fuse what lies between the matrix products (torch.compile of the two kinds of block).
-        dynamic: compile once for all numbers of tokens.
-        keep_transposed: hold fp8 weights twice, as either product reads them.
-        recompute: how many of the blocks keep only their inputs and are computed again in the backward pass.
-    """
-
-    compile: bool = False
-    dynamic: bool = False
-    keep_transposed: bool = False
-    recompute: int = 0
-
-
 log = logging.getLogger("lora_lightning")
-LEAST_STEPS_COMPILED = 300
-_BLOCK = re.compile(r"(single_)?transformer_blocks\.\d+")
 _IN_A_STACK = re.compile(
     r"transformer_blocks\.\d+\.(attn\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)|ff(_context)?\.net\.(0\.proj|2))"
     r"|single_transformer_blocks\.\d+\.(attn\.to_[qkv]|proj_mlp|proj_out)"
@@ -66,11 +45,12 @@ class FastFlux1:
         doubles = [_double(block, self._stack) for block in transformer.transformer_blocks]
         singles = [_single(block, self._stack) for block in transformer.single_transformer_blocks]
         self._doubles, self._singles = doubles, singles
+        self._built: list[blocks.Double | blocks.Single] = [*doubles, *singles]
         self.modulation = Modulation(_modulations(transformer), plan.compile)
-        self._stacks = [stack for double in doubles for stream in double[:2] for stack in stream[:4]]
-        self._stacks += [stack for single in singles for stack in single[:2]]
-        self._double: Callable[..., Any] = _compiled(blocks.double) if plan.compile else blocks.double
-        self._single: Callable[..., Any] = _compiled(blocks.single) if plan.compile else blocks.single
+        self._stacks = [stack for block in self._built for stack in _stacks_of(block)]
+        self._double, self._single = Programs(blocks.double, plan.compile), Programs(blocks.single, plan.compile)
+        self._levels = plan.levels(len(self._built))
+        self._streaming = self._stream()
 
     def __call__(self, hidden_states: Tensor, *arguments: Any, **named: Any) -> Any:
         """As FluxTransformer2DModel.forward."""
@@ -105,16 +85,17 @@ class FastFlux1:
         # As if an adapter stood before them: so the first block of each kind is the same program as the others.
         picture_BPD, text_BTD = (x.requires_grad_().view_as(x) for x in (picture_BPD, text_BTD))
 
-        for tensor, dimension in ((rope[0], 0), (rope[1], 0), (picture_BPD, 1)):
-            self._mark(tensor, dimension)
+        self._mark(rope[0], 0)
+        self._mark(rope[1], 0)
         for index, block in enumerate(self._doubles):
             of_picture, of_text = modulations[2 * index : 2 * index + 2]
+            self._mark(picture_BPD, 1)
             text_BTD, picture_BPD = self._run(
                 index, self._double, text_BTD, picture_BPD, of_text, of_picture, rope, block
             )
         x_BLD = torch.cat((text_BTD, picture_BPD), dim=1)
-        self._mark(x_BLD, 1)
         for index, single in enumerate(self._singles, start=len(self._doubles)):
+            self._mark(x_BLD, 1)
             x_BLD = self._run(index, self._single, x_BLD, modulations[len(self._doubles) + index], rope, single)
         return (model.proj_out(model.norm_out(x_BLD[:, tokens:], embedding_BD)),)
 
@@ -127,12 +108,31 @@ class FastFlux1:
         if self.plan.dynamic:
             torch._dynamo.maybe_mark_dynamic(tensor, dimension)
 
-    def _run(self, index: int, function: Callable[..., Any], *arguments: Any) -> Any:
-        count = len(self._doubles) + len(self._singles)
-        # Spread evenly: of any run of blocks the planned share is computed again.
-        if (index + 1) * self.plan.recompute // count > index * self.plan.recompute // count:
-            return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
-        return function(*arguments)
+    def _run(self, index: int, programs: Programs, *arguments: Any) -> Any:
+        program = programs.at(self._levels[index])
+        if self._levels[index] is not Level.STREAMED:
+            return program(*arguments)
+
+        def brought(*arguments: Any) -> Any:
+            self._bring(index)
+            return program(*arguments)
+
+        return computed_again(brought, *arguments)
+
+    def _stream(self) -> Streaming | None:
+        """Take the frozen weights of the blocks that wait in the host's memory off the device."""
+        modules = [*self._transformer.transformer_blocks, *self._transformer.single_transformer_blocks]
+        self._places = [index for index, level in enumerate(self._levels) if level is Level.STREAMED]
+        if not self._places:
+            return None
+        for index in self._places:
+            modules[index].register_forward_pre_hook(lambda *_, index=index: self._bring(index))
+        held = [_frozen(modules[index], _stacks_of(self._built[index])) for index in self._places]
+        return Streaming(held, next(self._transformer.parameters()).device)
+
+    def _bring(self, index: int) -> None:
+        assert self._streaming
+        self._streaming.bring(self._places.index(index))
 
 
 def accelerate(transformer: ModelMixin, plan: Plan) -> FastFlux1 | None:
@@ -152,17 +152,14 @@ def accelerate(transformer: ModelMixin, plan: Plan) -> FastFlux1 | None:
     return fast
 
 
-def speed_up(transformer: ModelMixin, *, steps: int, recomputed: bool) -> bool:
-    """Train on the fast path, compiled on a GPU; False, and a warning, where it cannot be.
+def speed_up(transformer: ModelMixin, plan: Plan) -> bool:
+    """Train by `plan`; False, and a warning, where it cannot be.
 
     Args:
         transformer: frozen, with a trainable adapter.
-        steps: how long it is trained; compiling takes as long as some hundred steps save.
-        recomputed: keep only the blocks' inputs, and compute them again in the backward pass.
+        plan: what is compiled, computed again and streamed.
     """
-    count = sum(1 for name, _ in transformer.named_modules() if _BLOCK.fullmatch(name)) if recomputed else 0
-    compiled = next(transformer.parameters()).is_cuda and steps >= LEAST_STEPS_COMPILED
-    if accelerate(transformer, Plan(compile=compiled, dynamic=True, recompute=count)):
+    if accelerate(transformer, plan):
         return True
     log.warning("train.fast has no effect: it is for FLUX.1 with a plain LoRA without dropout, inside the blocks")
     return False
@@ -175,26 +172,6 @@ def _plain(layer: BaseTunerLayer) -> bool:
         and not layer.lora_magnitude_vector
         and not isinstance(layer.lora_dropout[TRAINED], nn.Dropout)
     )
-
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled so that the backward pass computes again whatever is elementwise, and without what the compiler says."""
-    compiled: Callable[..., Any] = torch.compile(function, fullgraph=True)
-
-    def call(*arguments: Any) -> Any:
-        with (
-            warnings.catch_warnings(),
-            functorch_config.patch(
-                ban_recompute_used_far_apart=False,
-                ban_recompute_long_fusible_chains=False,
-                ban_recompute_materialized_backward=False,
-            ),
-        ):
-            for looked_at in (r"The \.grad attribute of a Tensor", ".*autograd.function.Function.* should not be inst"):
-                warnings.filterwarnings("ignore", message=looked_at)
-            return compiled(*arguments)
-
-    return call
 
 
 def _double(block: FluxTransformerBlock, stack: Callable[..., Stack]) -> blocks.Double:
@@ -221,13 +198,27 @@ def _double(block: FluxTransformerBlock, stack: Callable[..., Stack]) -> blocks.
 def _single(block: FluxSingleTransformerBlock, stack: Callable[..., Stack]) -> blocks.Single:
     attn = block.attn
     return blocks.Single(
-        qkv_up=stack(attn.to_q, attn.to_k, attn.to_v, block.proj_mlp),
+        qkv=stack(attn.to_q, attn.to_k, attn.to_v),
+        up=stack(block.proj_mlp),
         out=stack(block.proj_out),
         norm_q=_norm(attn.norm_q),
         norm_k=_norm(attn.norm_k),
         heads=attn.heads,
-        features=attn.inner_dim,
     )
+
+
+def _stacks_of(block: blocks.Double | blocks.Single) -> list[Stack]:
+    if isinstance(block, blocks.Single):
+        return [block.qkv, block.up, block.out]
+    return [stack for stream in (block.text, block.picture) for stack in stream[:4]]
+
+
+def _frozen(module: nn.Module, stacks: list[Stack]) -> list[Tensor]:
+    """All that shows the frozen weights of a block, but for the modulation's, which are used before the blocks run."""
+    shown = [tensor for stack in stacks for tensor in stack.frozen]
+    storages = {tensor.untyped_storage().data_ptr() for tensor in shown}
+    held = [*module.parameters(), *module.buffers()]
+    return [*shown, *(tensor for tensor in held if tensor.untyped_storage().data_ptr() in storages)]
 
 
 def _norm(norm: nn.RMSNorm) -> blocks.Norm:
