@@ -30,10 +30,11 @@ def check(recipe: Recipe, workspace: Workspace, verb: str = "train") -> Report:
 
 def _train(recipe: Recipe, workspace: Workspace, report: Report) -> None:
     _check_name_free(recipe, workspace, report)
-    found = pictures.find_pictures(recipe.dataset.name, workspace, report)
+    by_name = pictures.find_all(recipe, workspace, report)
+    found = [picture for there in by_name.values() for picture in there]
     captions.check_captions(recipe, found, report)
     captions.check_sample_prompts(recipe, report)
-    pictures.check_pictures(recipe, found, workspace, report)
+    pictures.check_pictures(recipe, by_name, workspace, report)
     pictures.check_regularisation(recipe, workspace, report)
     training.check_training(recipe, report)
     model.check_adapter(recipe, report)

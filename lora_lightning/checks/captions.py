@@ -85,8 +85,10 @@ def _late(captioned: Sequence[Picture], trigger: str, clip: Meter) -> list[str]:
     """The pictures whose captions say the trigger too late: what stands before it fills all that CLIP reads."""
     if not trigger:
         return []
-    found = word(trigger.lower())
-    said = {picture.name: found.search(picture.caption.lower()) for picture in captioned}
+    wanted = trigger.lower()
+    found = word(wanted)
+    texts = {picture.name: picture.caption.lower() for picture in captioned}
+    said = {name: found.search(text) if wanted in text else None for name, text in texts.items()}
     # A token has one letter at least, so that nothing before the limit in letters is behind the limit in tokens.
     before = {p.name: p.caption[: at.start()] for p in captioned if (at := said[p.name]) and at.start() >= clip.limit}
     counts = clip.counts(list(before.values()))

@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from lora_lightning.checks.model import is_low_vram, stored_as
+from lora_lightning.checks.model import stored_as
 from lora_lightning.checks.report import Report
 from lora_lightning.models import config as models
 from lora_lightning.recipe import Recipe
@@ -37,28 +37,35 @@ def check_gpu(base: str, report: Report) -> None:
         return
     cards = gpus()
     if not cards:
-        report.warn("model.base", "no NVIDIA GPU is visible: FLUX on a CPU takes days", "use a GPU of 12 GB or more")
-    elif max(card.memory_mib for card in cards) < 11_000:
+        report.warn("model.base", "no NVIDIA GPU is visible: FLUX on a CPU takes days", "use a GPU of 8 GB or more")
+    elif max(card.memory_mib for card in cards) < 7_500:
         size = f"{cards[0].name} has {cards[0].memory_mib / 1024:.0f} GB"
-        report.warn("model.base", size, "FLUX needs 12 GB or more")
+        report.warn("model.base", size, "FLUX needs 8 GB or more")
 
 
 def check_overridden(recipe: Recipe, report: Report) -> None:
     """Fields that nobody reads, because low VRAM stands above them."""
     train = recipe.train
-    if not is_low_vram(recipe):
+    if recipe.model.low_vram is not True:
         return
-    if train.quantize not in ("none", "nf4"):
+    if train.quantize not in ("auto", "none", "nf4"):
         told = f"low VRAM keeps the base in 4 bit, whatever train.quantize={train.quantize} says"
         report.warn("train.quantize", told, "set model.low_vram=false, or train.quantize=none")
-    if not train.gradient_checkpointing:
+    if train.gradient_checkpointing not in ("auto", True):
         told = "low VRAM recomputes activations, whatever this says"
         report.warn("train.gradient_checkpointing", told, "set model.low_vram=false, or this to true")
 
 
 def check_devices(recipe: Recipe, report: Report) -> None:
-    """More devices than there are, or processes that share one."""
+    """More devices than there are, processes that share one, or a base that cannot be shared out."""
     wanted, cards = recipe.train.devices, len(gpus())
+    if recipe.train.strategy == "fsdp":
+        if recipe.model.low_vram is True:
+            told = "a base in shards is not quantised, and this quantises it"
+            report.block("model.low_vram", told, "set model.low_vram=false, or train.strategy=ddp")
+        if recipe.lora.kind == "dora":
+            told = "a DoRA cannot be saved with the base in shards"
+            report.block("lora.kind", told, "set lora.kind=lora, or train.strategy=ddp")
     if wanted == "auto" or wanted == 1:
         return
     if not cards:

@@ -7,7 +7,6 @@ from huggingface_hub import constants, get_token
 
 from lora_lightning.checks.report import Report
 from lora_lightning.models.config import (
-    LOW_VRAM_BELOW_GIB,
     PUBLISHED,
     SCHNELL_ADAPTER,
     resolve_base,
@@ -16,7 +15,6 @@ from lora_lightning.models.config import (
 from lora_lightning.models.source import HUB_ID, PART_OF, missing_files, unusable
 from lora_lightning.recipe import Recipe
 from lora_lightning.runs.files import read_json
-from lora_lightning.runs.gpu import gpus
 from lora_lightning.workspace import Workspace
 
 BASE_HINT = "give dev, schnell, a diffusers folder, or a Hub id such as owner/name"
@@ -58,17 +56,12 @@ def check_adapter(recipe: Recipe, report: Report) -> None:
         report.block("lora.kind", "dora cannot be trained on a base in 8 bit", hint)
 
 
-def is_low_vram(recipe: Recipe) -> bool:
-    """What `model.low_vram` amounts to on this machine."""
-    if recipe.model.low_vram != "auto":
-        return recipe.model.low_vram
-    cards = gpus()
-    return bool(cards) and max(card.memory_mib for card in cards) < LOW_VRAM_BELOW_GIB << 10
-
-
 def stored_as(recipe: Recipe) -> str:
-    """How the base's linears will be stored: none, nf4, int8 or fp8; `low_vram` stands above `quantize`."""
-    return "nf4" if is_low_vram(recipe) else recipe.train.quantize
+    """How the base's linears are to be stored, as far as the recipe says: none, nf4, int8, fp8, or auto."""
+    low_vram, quantize = recipe.model.low_vram, recipe.train.quantize
+    if low_vram is True:
+        return "nf4"
+    return "none" if quantize == "auto" and low_vram is False else quantize
 
 
 def check_purpose(recipe: Recipe, report: Report) -> None:

@@ -1,21 +1,36 @@
 """What the steps beside training need: prompts and LoRAs, a captioner, a repository."""
 
+from pathlib import Path
+
 from lora_lightning.caption.config import NEEDS_GB
 from lora_lightning.caption.presets import advice, filled
 from lora_lightning.caption.sources import resolve
-from lora_lightning.checks.model import check_hub
+from lora_lightning.checks.model import check_hub, pipeline_of
 from lora_lightning.checks.report import Report
+from lora_lightning.datasets.choosing import named
+from lora_lightning.datasets.snapshot import take
+from lora_lightning.datasets.store import Dataset
+from lora_lightning.datasets.tokens import meters
 from lora_lightning.errors import LoraLightningError
 from lora_lightning.generate import library, prompt
+from lora_lightning.models.config import resolve_base
 from lora_lightning.recipe import Recipe
 from lora_lightning.runs.gpu import gpus
 from lora_lightning.workspace import Workspace
 
 
 def check_generate(recipe: Recipe, workspace: Workspace, report: Report) -> None:
-    """No prompt, or a LoRA that is not there."""
-    if not recipe.generate.prompts:
+    """No prompt, a LoRA that is not there, or no dataset to vary."""
+    if recipe.generate.vary:
+        _check_varied(recipe, workspace, report)
+    if not recipe.generate.prompts and not recipe.generate.vary:
         report.block("generate.prompts", "there is no prompt", "set generate.prompts=[a fox in a forest]")
+    reference = recipe.generate.reference
+    if reference and not Path(reference).expanduser().is_file():
+        report.block("generate.reference", f"there is no picture {reference}", "give the file of a picture to edit")
+    elif reference and pipeline_of(recipe.model.base) == "FluxPipeline":
+        told = f"{recipe.model.base} edits no picture"
+        report.block("generate.reference", told, "set model.base=kontext or a FLUX.2 model, or leave it empty")
     finished = {name: workspace.lora(name) for name in workspace.lora_names()}
     asked = [("generate.loras", choice.name) for choice in recipe.generate.loras]
     for text in recipe.generate.prompts:
@@ -28,6 +43,18 @@ def check_generate(recipe: Recipe, workspace: Workspace, report: Report) -> None
             library.find(name, finished)
         except LoraLightningError as error:
             report.block(where, error.message, error.hint)
+
+
+def _check_varied(recipe: Recipe, workspace: Workspace, report: Report) -> None:
+    """No dataset to vary, or none of its pictures chosen."""
+    settings = recipe.generate
+    try:
+        pictures = take(Dataset.open(workspace.dataset(settings.vary))).pictures
+        gauge, field = meters(resolve_base(recipe.model.base)), "generate.vary_pictures"
+        if not named(pictures, settings.vary_pictures, gauge, recipe.trigger, field):
+            report.block(field, "no picture is chosen", "give other numbers, another filter, or leave it empty for all")
+    except LoraLightningError as error:
+        report.block("generate.vary", error.message, error.hint)
 
 
 def check_lora(name: str, workspace: Workspace, report: Report) -> None:

@@ -6,7 +6,8 @@ from itertools import islice
 import yaml
 
 from lora_lightning.checks.machine import processes
-from lora_lightning.checks.model import pipeline_of, stored_as
+from lora_lightning.checks.model import pipeline_of
+from lora_lightning.checks.planned import planned
 from lora_lightning.checks.report import Estimate
 from lora_lightning.errors import InputError
 from lora_lightning.models.config import PUBLISHED
@@ -28,6 +29,7 @@ DEPENDS_ON = {
         "precision",
         "quantize",
         "gradient_checkpointing",
+        "stream",
         "preservation",
         "fast",
         "devices",
@@ -38,11 +40,11 @@ DEPENDS_ON = {
 
 SIDES = (512, 768, 1024)
 MEASURED = {
-    ("H100", "fast"): (0.1105, 0.2018, 0.3616),
+    ("H100", "fast"): (0.1161, 0.2085, 0.3705),
     ("H100", "plain"): (0.5115, 0.5619, 0.6868),
 }
 """Seconds of a step at these sides: FLUX.1-dev in bf16, all linears at rank 16, one picture, nothing recomputed.
-Source: benchmarks/results/gpu_train-2026-11-23.json."""
+Source: benchmarks/results/gpu_train-2026-11-23-memory.json."""
 
 
 def time_of(recipe: Recipe, workspace: Workspace) -> Estimate:
@@ -62,18 +64,20 @@ def time_of(recipe: Recipe, workspace: Workspace) -> Estimate:
 
 def _measured(recipe: Recipe) -> float:
     """From the table, for what it was measured with; 0 for anything else. Every resolution comes equally often."""
-    train, lora, cards = recipe.train, recipe.lora, gpus()
+    train, lora, cards, found = recipe.train, recipe.lora, gpus(), planned(recipe)
+    setting = found.choice.setting if found else None
     alike = (
         pipeline_of(recipe.model.base) == "FluxPipeline"
         and recipe.model.base in PUBLISHED
-        and (stored_as(recipe), train.precision, train.batch_size) == ("none", "bf16-mixed", 1)
+        and setting is not None
+        and (setting.quantize, setting.spared, setting.graph) == ("none", 0, setting.fast)
+        and (train.precision, train.batch_size) == ("bf16-mixed", 1)
         and (lora.kind, lora.targets, lora.modules) == ("lora", "all", "")
-        and not train.gradient_checkpointing
         and not train.preservation
         and processes(recipe) == 1
         and set(recipe.dataset.resolutions) <= set(SIDES)
     )
-    way = "fast" if train.fast else "plain"
+    way = "fast" if setting and setting.fast else "plain"
     rows = [MEASURED[name, kind] for name, kind in MEASURED if cards and name in cards[0].name and kind == way]
     if not alike or not rows:
         return 0.0

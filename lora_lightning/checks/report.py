@@ -17,6 +17,7 @@ class Estimate:
         why: what it rests on.
         amount: in `unit`; None where nothing is known.
         unit: such as `seconds`, `GiB`.
+        limit: what this machine has, in `unit`; None where nothing is known.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Estimate:
     why: str
     amount: float | None = None
     unit: str = ""
+    limit: float | None = None
 
     def __str__(self) -> str:
         return f"{self.name}: {self.shown} ({self.why})"

@@ -16,14 +16,14 @@ from lora_lightning.datasets.buckets import tally
 from lora_lightning.datasets.store import Picture
 from lora_lightning.datasets.tokens import T5_LIMIT, meters
 from lora_lightning.models.config import PUBLISHED, resolve_base
+from lora_lightning.models.memory import STATE
+from lora_lightning.models.shape import adapter_weights, shape_of
 from lora_lightning.models.source import CONFIGS, CONFIGURED
 from lora_lightning.recipe import Recipe
 from lora_lightning.train.texts import Wording
 
 CHECKPOINTS = 3
 """Two are kept, and a third is written before one of them goes."""
-MOMENTS = {"adamw": 8, "adamw8bit": 2, "paged_adamw8bit": 2, "prodigy": 16, "adafactor": 1, "lion": 4, "lion8bit": 1}
-"""Bytes of an optimizer's state for each weight."""
 SAMPLE_BYTES = 1.5
 """Of a pixel of a sample, as PNG."""
 
@@ -47,7 +47,7 @@ class Shapes:
 
 def shapes_of(base: str) -> Shapes | None:
     """Those of a base model; None where its configuration is not on this machine."""
-    transformer, vae = _config(base, "transformer"), _config(base, "vae")
+    transformer, vae = config_of(base, "transformer"), config_of(base, "vae")
     if not transformer or not vae:
         return None
     flux1 = pipeline_of(base) in ("FluxPipeline", "FluxKontextPipeline")
@@ -64,35 +64,27 @@ def cache_bytes(recipe: Recipe, pictures: Sequence[Picture], shapes: Shapes) -> 
     views = data.crops * (2 if data.flip else 1)
     pixels = views * sum(bucket.width * bucket.height * count for bucket, count in counts.items())
     wording = Wording(data.shuffle_tags, data.keep_tags, recipe.seed)
-    texts = {text for caption in {p.caption for p in pictures} for text in wording.of([caption])[0]}
+    texts = {p.caption for p in pictures}
+    if data.shuffle_tags:
+        texts = {text for caption in texts for text in wording.of([caption])[0]}
     number = 2 if recipe.train.precision == "bf16-mixed" else 4
     told = (2 if recipe.train.preservation else 1) * len(texts) + len(recipe.sample.prompts) + 1
     latents = pixels * shapes.latent_bytes * (1.5 if data.references else 1)
     return round(latents) + told * shapes.text_bytes * number
 
 
-def adapter_weights(recipe: Recipe, shapes: Shapes) -> int | None:
-    """How many numbers a LoRA on FLUX.1 learns, rank (inputs + outputs) for each linear; None for any other.
-
-    Linears of a double block: 8 of attention d -> d, 4 of feed-forward d <-> 4 d, 2 of modulation d -> 6 d; of a single
-    one: 3 d -> d, one d -> 4 d and one 5 d -> d, one of modulation d -> 3 d.
-    """
-    lora, config = recipe.lora, shapes.transformer
-    if not shapes.flux1 or lora.kind not in ("lora", "dora") or lora.modules or lora.ranks:
+def learned(recipe: Recipe, shapes: Shapes) -> int | None:
+    """How many numbers a LoRA learns; None for what no preset names."""
+    lora = recipe.lora
+    if lora.kind not in ("lora", "dora") or lora.modules or lora.ranks:
         return None
-    double = {"attention": 16, "all": 36, "modulation": 50, "content": 0, "style": 0}[lora.targets]
-    single = {"attention": 6, "all": 17, "modulation": 21, "content": 17, "style": 17}[lora.targets]
-    singles = int(config["num_single_layers"])
-    content = round(singles * 10 / 38)
-    singles = {"content": content, "style": singles - content}.get(lora.targets, singles)
-    width = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
-    return lora.rank * width * (double * int(config["num_layers"]) + single * singles)
+    return adapter_weights(shape_of(shapes.transformer), lora.targets, lora.rank)
 
 
 def run_bytes(recipe: Recipe, weights: int) -> int:
     """Checkpoints, the LoRA file and samples of a run whose adapter has so many numbers."""
     train, sample = recipe.train, recipe.sample
-    checkpoint = weights * (4 + MOMENTS[train.optimizer] + (4 if train.ema_decay else 0))
+    checkpoint = weights * (4 + STATE[train.optimizer] + (4 if train.ema_decay else 0))
     drawn = 1 + (train.plan.steps // train.sample_every if train.sample_every else 0)
     pictures = drawn * len(sample.prompts) * sample.width * sample.height * SAMPLE_BYTES
     return CHECKPOINTS * checkpoint + 2 * weights * (2 if train.precision == "bf16-mixed" else 4) + round(pictures)
@@ -118,7 +110,7 @@ def _folder(base: str) -> Path | None:
     return Path(index).parent if isinstance(index, str) else None
 
 
-def _config(base: str, part: str) -> dict[str, Any]:
+def config_of(base: str, part: str) -> dict[str, Any]:
     """The configuration of a part: the model's own, else the one that the package has of a published model."""
     short = next((name for name, repo in PUBLISHED.items() if repo == resolve_base(base)), "")
     own = _folder(base)

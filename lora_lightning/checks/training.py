@@ -3,10 +3,11 @@
 import importlib.util
 import os
 
-from lora_lightning.checks.model import FLUX2, pipeline_of
+from lora_lightning.checks.model import FLUX2, pipeline_of, stored_as
 from lora_lightning.checks.report import Report
-from lora_lightning.models.config import resolve_training_adapter
 from lora_lightning.recipe import Recipe
+from lora_lightning.runs.gpu import gpus
+from lora_lightning.train.plan import barred
 from lora_lightning.train.timesteps import MAX_TOKENS
 
 USUAL_SCALE = (0.25, 4.0)
@@ -120,16 +121,19 @@ def _packages(recipe: Recipe, report: Report) -> None:
 
 
 def _fast(recipe: Recipe, report: Report) -> None:
-    """What the fast path does not know trains as without it."""
-    lora = recipe.lora
-    odd = {
-        "lora.kind": lora.kind != "lora",
-        "lora.dropout": lora.dropout > 0,
-        "lora.targets": lora.targets == "modulation" and not lora.modules,
-        "model.training_adapter": bool(resolve_training_adapter(recipe.model.training_adapter, recipe.model.base)),
-        "model.base": pipeline_of(recipe.model.base) in FLUX2,
-    }
-    reasons = [name for name, is_odd in odd.items() if is_odd]
-    if recipe.train.fast and reasons:
+    """What the fast path does not know trains as without it; and what only it can do."""
+    train, flux1 = recipe.train, pipeline_of(recipe.model.base) not in FLUX2
+    reasons = barred(recipe.model, recipe.lora, train, flux1=flux1)
+    if train.fast is True and reasons:
         told = f"it has no effect with this {' and '.join(reasons)}"
         report.warn("train.fast", told, "set train.fast=false, or train a plain LoRA of FLUX.1 without dropout")
+    plain = bool(reasons) or train.fast is not True
+    if train.stream not in ("auto", 0):
+        told = "" if gpus() else "without a GPU there is nothing to stream to"
+        told = told or ("only the fast path streams blocks" if plain else "")
+        told = told or ("only blocks of a quantised base are streamed" if stored_as(recipe) == "none" else "")
+        if told:
+            report.warn("train.stream", told, "set train.stream=auto")
+    if plain and train.gradient_checkpointing not in ("auto", True, False):
+        told = "off the fast path all blocks are recomputed, or none"
+        report.warn("train.gradient_checkpointing", told, "set train.gradient_checkpointing=true")

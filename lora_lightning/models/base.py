@@ -16,7 +16,7 @@ from lora_lightning import plugins
 from lora_lightning.errors import ModelError
 from lora_lightning.models.bfl import Layout
 from lora_lightning.models.config import resolve_base
-from lora_lightning.models.source import find_source
+from lora_lightning.models.source import Source, find_source
 
 
 class TextEmbedding(NamedTuple):
@@ -44,6 +44,8 @@ class Encoder:
 class Family(Protocol):
     """One base model in a folder. Its parts are loaded when first used, and only those."""
 
+    source: Source
+    """Where its parts lie."""
     architecture: str
     """As in the header of a LoRA file (`modelspec.architecture` without `/lora`)."""
     lora_targets: Mapping[str, str]
@@ -58,6 +60,8 @@ class Family(Protocol):
     image_encoder: Encoder
     device: torch.device
     dtype: torch.dtype
+    edits: bool
+    """Whether it can be shown a picture to edit."""
     needs_empty_text: bool
     """Whether it draws with classifier-free guidance, and so needs the embedding of the empty text."""
     empty_text: TextEmbedding | None

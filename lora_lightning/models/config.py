@@ -55,7 +55,8 @@ class ModelConfig(Settings):
     low_vram: Literal["auto"] | bool = Field(
         "auto",
         title="Low VRAM",
-        description="Quantise the base to 4 bit (nf4) and recompute activations; auto turns it on below 40 GB.",
+        description="On: the least memory, with the base in 4 bit and activations recomputed. Off: the base is rounded "
+        "only if train.quantize says so. auto: as the card needs.",
     )
     training_adapter: str = Field(
         "auto",

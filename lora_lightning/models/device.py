@@ -1,12 +1,15 @@
 """The device that this process works on."""
 
 import resource
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Literal
 
 import torch
 
 from lora_lightning.models.config import LOW_VRAM_BELOW_GIB
+from lora_lightning.models.planner import Card
 
 
 def choose_device() -> torch.device:
@@ -24,6 +27,23 @@ def wants_low_vram(setting: Literal["auto"] | bool, device: torch.device) -> boo
     if setting != "auto":
         return setting
     return device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory < LOW_VRAM_BELOW_GIB << 30
+
+
+def card_here(device: torch.device) -> Card | None:
+    """The GPU, with the memory that is free now or that this process may have, whichever is less; None for the CPU."""
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    held = torch.cuda.memory_reserved(device)
+    allowed = round(total * torch.cuda.get_per_process_memory_fraction(device))
+    return Card(min(free + held, allowed), torch.cuda.get_device_capability(device))
+
+
+def has_room(device: torch.device, files: Iterable[Path]) -> bool:
+    """Whether the device can hold the weights in these files and folders at once; the CPU is taken to."""
+    card = card_here(device)
+    found = (file for path in files for file in (path.rglob("*.safetensors") if path.is_dir() else (path,)))
+    return card is None or sum(file.stat().st_size for file in found) <= card.usable
 
 
 def reset_peak_memory(device: torch.device) -> None:

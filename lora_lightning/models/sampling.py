@@ -1,15 +1,19 @@
 """Drawing pictures with the family's stock pipeline, without touching anything that training depends on."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, FluxKontextPipeline
+from diffusers import DiffusionPipeline, FluxImg2ImgPipeline, FluxKontextPipeline
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from lora_lightning.datasets.buckets import Bucket, choose, crop_box
+from lora_lightning.datasets.crops import View
+from lora_lightning.datasets.cut import cut
+from lora_lightning.datasets.images import open_rgb
 from lora_lightning.models.base import TextEmbedding
 from lora_lightning.models.device import isolated_rng
 from lora_lightning.models.lora import without_assistant
@@ -18,7 +22,17 @@ from lora_lightning.runs.files import write_atomic
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture to draw; width and height in pixels, multiples of 16."""
+    """One picture to draw.
+
+    Attributes:
+        prompt: what the text encoders read.
+        seed: of the noise.
+        width: pixels, a multiple of 16; `height` likewise.
+        steps: of denoising.
+        guidance: its scale.
+        reference: the file of a picture to edit or to vary; empty for none.
+        strength: 0 edits the reference; above, it is varied: noised to that share of the steps, which are then taken.
+    """
 
     prompt: str
     seed: int
@@ -26,10 +40,27 @@ class Shot:
     height: int
     steps: int
     guidance: float
+    reference: str = ""
+    strength: float = 0.0
+
+    @property
+    def shown(self) -> Image.Image:
+        """The reference, scaled until it covers the picture and cut around its centre, as training sees one."""
+        path = Path(self.reference)
+        return cut(path, View(crop_box(*open_rgb(path).size, Bucket(self.width, self.height))))
+
+    def in_its_shape(self) -> "Shot":
+        """The same, its area in the shape of the reference, of which nothing is then cut off."""
+        if not self.reference:
+            return self
+        side = round((self.width * self.height) ** 0.5)
+        (bucket,) = choose(*open_rgb(Path(self.reference)).size, [side], enlarge=True)
+        return replace(self, width=bucket.width, height=bucket.height)
 
     def facts(self) -> dict[str, str]:
-        """What a PNG of it should say about itself."""
-        return {name: str(value) for name, value in vars(self).items()}
+        """What a PNG of it should say about itself; of the reference no more than its name."""
+        facts = vars(self) | {"reference": Path(self.reference).name}
+        return {name: str(value) for name, value in facts.items() if value or name not in ("reference", "strength")}
 
 
 def draw(
@@ -37,7 +68,6 @@ def draw(
     shot: Shot,
     text: TextEmbedding,
     between_steps: Callable[[], None] | None = None,
-    reference: Image.Image | None = None,
 ) -> Image.Image:
     """Draw one picture.
 
@@ -49,7 +79,6 @@ def draw(
         shot: what to draw.
         text: the embedding of the shot's prompt.
         between_steps: called after each denoising step; may raise to give up.
-        reference: a picture to edit, for models that take one; used at its own size.
     """
 
     def called(_pipeline: Any, _step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +87,11 @@ def draw(
         return tensors
 
     transformer = pipeline.transformer
-    options: dict[str, Any] = {"image": reference} if reference else {}
+    options: dict[str, Any] = {"image": shot.shown} if shot.reference else {}
+    if shot.strength:
+        pipeline = FluxImg2ImgPipeline(**pipeline.components)
+        pipeline.set_progress_bar_config(disable=True)
+        options["strength"] = shot.strength
     if isinstance(pipeline, FluxKontextPipeline):
         options |= {"_auto_resize": False, "max_area": shot.width * shot.height}
     if text.pooled_BD.shape[-1]:

@@ -43,6 +43,11 @@ def test_missing_captions_absent_trigger_and_small_pictures_warn(workspace, pict
         ({"model": {"base": "schnell"}, "sample": {"steps": 4}}, ["model.training_adapter", "model.base"]),
         ({"dataset": {"name": "pictures", "regularisation": "pictures"}}, ["dataset.regularisation"]),
         ({"dataset": {"name": "pictures", "regularisation": "nothing"}}, ["dataset.regularisation"]),
+        ({"dataset": {"name": "pictures", "further": ["nothing x 2"]}}, ["dataset.further"]),
+        (
+            {"model": {"base": "kontext"}, "sample": {"prompts": ["ZXQ --reference beach"]}},
+            ["sample.prompts", "model.base"],
+        ),
         ({"trigger": "", "train": {"preservation": 1.0}}, ["train.preservation"]),
     ],
 )

@@ -1,6 +1,7 @@
 """FLUX.1 through the family, against diffusers' stock pipeline and transformer."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -131,11 +132,14 @@ def test_kontext_appends_the_reference_at_a_position_of_its_own(kontext):
 
 
 @pytest.mark.parametrize("edited", [False, True])
-def test_kontext_draws_as_the_stock_pipeline_does(kontext, tiny_kontext, edited):
+def test_kontext_draws_as_the_stock_pipeline_does(kontext, tiny_kontext, edited, tmp_path):
     shot = Shot("bluer", seed=7, width=64, height=96, steps=2, guidance=2.5)
-    reference = Image.effect_noise((96, 64), 90).convert("RGB") if edited else None
+    reference = Image.effect_noise((64, 96), 90).convert("RGB") if edited else None
+    if edited:
+        reference.save(tmp_path / "before.png")
+        shot = replace(shot, reference=str(tmp_path / "before.png"))
     text = kontext.encode_text([shot.prompt])
-    picture = draw(kontext.pipeline(kontext.load_transformer()), shot, text, reference=reference)
+    picture = draw(kontext.pipeline(kontext.load_transformer()), shot, text)
     stock = FluxKontextPipeline.from_pretrained(tiny_kontext, dtype=torch.float32)
     stock.set_progress_bar_config(disable=True)
     wanted = stock(

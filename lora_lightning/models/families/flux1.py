@@ -72,6 +72,7 @@ class Flux1:
     def __init__(self, source: Source, device: torch.device, dtype: torch.dtype) -> None:
         self.source, self.device, self.dtype = source, device, dtype
         self.parts = Parts(source, device)
+        self.edits = PIPELINES[source.pipeline] is FluxKontextPipeline
         self.empty_text: TextEmbedding | None = None
         self._ids: dict[tuple[int, int, int], Tensor] = {}
         config = json.loads((source.part("transformer") / "config.json").read_text(encoding="utf-8"))

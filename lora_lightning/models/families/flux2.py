@@ -65,6 +65,7 @@ class Flux2:
 
     layout = bfl.FLUX2
     bfl_files = True
+    edits = True
     kinds = ("lora",)
     lora_targets = {  # noqa: RUF012 - a constant
         "attention": rf"{_DOUBLE}{_ATTENTION}|{_SINGLE}{_FUSED}",
