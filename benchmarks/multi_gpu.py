@@ -1,11 +1,12 @@
-"""Training on several GPUs: how much faster, and whether the steps are those of one GPU with the joint batch.
+"""Training on several GPUs: how much faster, how much memory, and whether the steps are those of one GPU.
 
-    python -m benchmarks.multi_gpu [--devices 2] [--size third] [--steps 60] [--launcher lightning] [--output FILE]
+    python -m benchmarks.multi_gpu [--devices 2] [--size third] [--steps 60] [--together ddp fsdp] [--output FILE]
 
 Each row is one `python -m lora_lightning train` on a model of FLUX.1's widths with random weights (`third`: 6 + 12
-blocks, 4 billion; `full`: 19 + 38; `tiny`: for a try on a CPU), under Lightning's launcher or torchrun: one device,
-several with that batch each, and one with all their samples. The ratio compares samples a second, caching and loading
-not counted; the losses of the last two rows, step by step, say whether they made the same steps.
+blocks, 4 billion; `full`: 19 + 38; `tiny`: for a try on a CPU). First one device, then one with the samples of all,
+then several, as `--together` says: a strategy, by Lightning's launcher or, as `ddp:torchrun`, by torchrun. Ratios
+compare samples a second with the first row, caching and loading not counted; losses with the second row, step by step;
+the peak of memory is the first device's, with the base, while training.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from lora_lightning.workspace import Workspace
 WIDTHS = {"attention_head_dim": 128, "num_attention_heads": 24, "axes_dims_rope": (16, 56, 56)}
 BLOCKS = {"full": (19, 38), "third": (6, 12)}
 PICTURES = 16
+Row = dict[str, Any]
 
 
 class Bench:
@@ -59,9 +61,9 @@ class Bench:
         if device == "cuda":
             torch.cuda.empty_cache()
 
-    def train(self, devices: int, batch_size: int) -> dict[str, Any]:
+    def train(self, devices: int, batch_size: int, strategy: str = "ddp", launcher: str = "lightning") -> Row:
         """One row."""
-        name = f"devices-{devices}-batch-{batch_size}"
+        name = f"devices-{devices}-batch-{batch_size}-{strategy}-{launcher}"
         recipe = parse(
             {
                 "name": name,
@@ -71,8 +73,11 @@ class Bench:
                 "train": {
                     "steps": self.options.steps,
                     "devices": devices,
+                    "strategy": strategy,
                     "batch_size": batch_size,
                     "optimizer": "adamw",
+                    "quantize": "none",
+                    "fast": False,
                     "precision": "32-true" if self.options.size == "tiny" else "bf16-mixed",
                     "gradient_checkpointing": False,
                     "checkpoint_every": self.options.steps,
@@ -84,50 +89,60 @@ class Bench:
         )
         path = self.workspace.home / f"{name}.yaml"
         path.write_text(recipe.to_yaml())
-        shared = devices > 1 and self.options.launcher == "torchrun"
-        launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(devices)] if shared else []
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(devices)]
         verb = ["-m", "lora_lightning", "train", str(path), "--home", str(self.workspace.home), "--json"]
-        done = subprocess.run([sys.executable, *launcher, *verb], stdout=subprocess.PIPE, text=True, check=True)
+        words = [*(torchrun if launcher == "torchrun" else []), *verb]
+        done = subprocess.run([sys.executable, *words], stdout=subprocess.PIPE, text=True, check=True)
         told = next(json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"ok"'))
         report = told["report"]
-        row = {
+        return {
             "devices": devices,
             "batch_size": batch_size,
+            "strategy": strategy if devices > 1 else "none",
+            "launcher": launcher,
             "samples_per_second": round(report["steps_per_second"] * devices * batch_size, 3),
             "peak_mib_of_the_first": report["peak_memory_mib"],
             "seconds": told["seconds"],
+            "sheet": "sheet" in told["made"],
             "losses": [each["loss"] for each in RunFolder(self.workspace.run(name)).metrics()],
         }
-        print({name: value for name, value in row.items() if name != "losses"}, flush=True)
-        return row
+
+
+def compared(row: Row, alone: Row, joint: Row) -> Row:
+    """A row of several devices against one, and against one with the samples of all."""
+    pairs = list(zip(row["losses"], joint["losses"], strict=True))
+    return row | {
+        "throughput_ratio": round(row["samples_per_second"] / alone["samples_per_second"], 3),
+        "largest_relative_difference_of_the_loss": max(abs(a - b) / b for a, b in pairs),
+    }
 
 
 def main() -> None:
-    """Three trainings, and what they say."""
+    """Every training, and what they say."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--devices", type=int, default=2)
     parser.add_argument("--size", choices=(*BLOCKS, "tiny"), default="third")
     parser.add_argument("--side", type=int, default=512, help="of the pictures, in pixels")
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--launcher", choices=("lightning", "torchrun"), default="lightning")
+    parser.add_argument("--together", nargs="+", default=["ddp", "fsdp"], help="STRATEGY or STRATEGY:torchrun")
     parser.add_argument("--output", type=Path, help="a JSON file for the figures")
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), options)
-        alone, together, joint = bench.train(1, 1), bench.train(options.devices, 1), bench.train(1, options.devices)
-    pairs = list(zip(together["losses"], joint["losses"], strict=True))
-    figures = {
+    figures: Row = {
         "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor(),
         "torch": torch.__version__,
         "options": {name: str(value) for name, value in vars(options).items() if name != "output"},
-        "throughput_ratio": round(together["samples_per_second"] / alone["samples_per_second"], 3),
-        "largest_relative_difference_of_the_loss": max(abs(a - b) / b for a, b in pairs),
-        "rows": [alone, together, joint],
+        "rows": [],
     }
-    print(json.dumps({name: value for name, value in figures.items() if name != "rows"}, indent=1))
-    if options.output:
-        options.output.write_text(json.dumps(figures, indent=1) + "\n")
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), options)
+        ways = [tuple(way.split(":")) for way in options.together]
+        for devices, batch_size, *way in [(1, 1), (1, options.devices), *((options.devices, 1, *way) for way in ways)]:
+            row = bench.train(devices, batch_size, *way)
+            figures["rows"].append(compared(row, *figures["rows"][:2]) if devices > 1 else row)
+            print({name: value for name, value in figures["rows"][-1].items() if name != "losses"}, flush=True)
+            if options.output:  # after each row: the machine may be taken away
+                options.output.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

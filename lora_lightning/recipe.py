@@ -18,7 +18,8 @@ from lora_lightning.generate.config import GenerateConfig
 from lora_lightning.models.config import LoraConfig, ModelConfig
 from lora_lightning.publish.config import PublishConfig
 from lora_lightning.settings import Settings
-from lora_lightning.train.config import SampleConfig, TrainConfig
+from lora_lightning.train.config import TrainConfig
+from lora_lightning.train.prompts import SampleConfig
 from lora_lightning.workspace import check_name
 
 SHIPPED = shipped.FOLDER
@@ -149,13 +150,13 @@ def rehearsal(recipe: Recipe) -> Recipe:
         "model": {"base": "flux-mini", "low_vram": False, "files": {}, "training_adapter": "none"},
         "lora": {"init_from": "", "modules": "", "ranks": []},
         "dataset": {"resolutions": [REHEARSAL_SIDE]},
-        "train": {"steps": steps, "stages": [], "quantize": "none", "gradient_checkpointing": False}
+        "train": {"steps": steps, "stages": [], "quantize": "none", "stream": "auto", "gradient_checkpointing": False}
         | {"checkpoint_every": steps, "sample_every": steps, "validate_every": steps}
         | {"optimizer": recipe.train.optimizer.removeprefix("paged_").removesuffix("8bit")}
         | {"warmup": recipe.train.warmup if recipe.train.warmup < 1 else 0.0},
         "sample": size | {"steps": 16},
         "evaluate": size | {"steps": 16, "encoder": "encoder-mini"},
-        "generate": size | {"steps": 16},
+        "generate": size | {"steps": 16, "reference": ""},
     }
     values = recipe.model_dump(mode="json")
     for section, change in changes.items():

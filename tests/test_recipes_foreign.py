@@ -35,6 +35,9 @@ config:
           shuffle_tokens: false
           cache_latents_to_disk: true
           resolution: [512, 768, 1024]
+        - {folder_path: /data/more knights, num_repeats: 4, resolution: [512]}
+        - {folder_path: /data/people, num_repeats: 2, is_reg: true}
+        - {folder_path: /data/horses}
       train:
         batch_size: 2
         steps: 1500
@@ -89,6 +92,7 @@ discrete_flow_shift = 3.1582
 sigmoid_scale = 1.5
 model_prediction_type = "raw"
 guidance_scale = 1.0
+prior_loss_weight = 0.7
 loss_type = "huber"
 huber_c = 0.2
 huber_schedule = "exponential"
@@ -110,6 +114,9 @@ batch_size = 4
 resolution = 512
   [[datasets.subsets]]
   image_dir = "/data/others"
+  [[datasets.subsets]]
+  image_dir = "/data/people"
+  is_reg = true
 """
 
 
@@ -143,6 +150,8 @@ def test_a_recipe_of_ai_toolkit_keeps_what_it_learns_and_how_fast(write):
     assert (train.weight_decay, train.ema_decay, train.timesteps, train.shift) == (0.001, 0.99, "uniform", "none")
     assert made.dataset.resolutions == (512, 768, 1024)
     assert made.dataset.caption_dropout == 0.05
+    assert [str(each) for each in made.dataset.chosen] == ["knights", "more-knights x 4", "horses"]
+    assert str(made.dataset.kept) == "people x 2"
     assert made.sample.prompts == ("[trigger] on a horse", "a city")
     assert (made.sample.width, made.sample.height, made.sample.steps, made.sample.seed) == (1024, 768, 28, 7)
     told = left(found)
@@ -173,7 +182,8 @@ def test_a_recipe_of_kohya_keeps_rate_times_alpha_by_rank_and_reads_its_datasets
     data = made.dataset
     assert (data.resolutions, data.repeats, data.shuffle_tags, data.keep_tags) == ((512, 1024), 10, 8, 2)
     told = left(found)
-    assert told["datasets.1.subsets.0.image_dir"] == "dataset.name is knights already"
+    assert [str(each) for each in data.chosen] == ["knights x 10", "others"]
+    assert (str(data.kept), data.regularisation_weight) == ("people at 0.7", 0.7)
     assert "training.optimizer_args.eps" in told
     assert found.problems == []
 

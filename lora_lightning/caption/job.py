@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from torch.multiprocessing.spawn import ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 from torch.utils.data import DataLoader
 
 from lora_lightning.caption import preview, selection
@@ -23,10 +23,12 @@ from lora_lightning.caption.progress import Progress, Shares, Tally
 from lora_lightning.caption.setting import Models, Setting
 from lora_lightning.caption.sources import Source, resolve
 from lora_lightning.caption.writer import CaptionWriter
+from lora_lightning.datasets.choosing import named
 from lora_lightning.datasets.formats import seed as seed_files
+from lora_lightning.datasets.sources import EXPORTED_ZIP
 from lora_lightning.datasets.store import Dataset
 from lora_lightning.datasets.tokens import meters
-from lora_lightning.errors import DatasetError, InputError
+from lora_lightning.errors import DatasetError, InputError, JobError
 from lora_lightning.models.config import resolve_base
 from lora_lightning.runs.callback import Report
 from lora_lightning.runs.reporter import Outcome, Reporter, absolute
@@ -50,26 +52,24 @@ def run(recipe: "Recipe", workspace: Workspace, reporter: Reporter) -> Outcome:
         raise DatasetError("the recipe names no dataset", "Add dataset.name=NAME; `import NAME PICTURES` makes one.")
     dataset = Dataset.open(workspace.dataset(recipe.dataset.name))
     settings = recipe.caption
-    chosen = selection.named(
-        dataset.pictures(), settings.pictures, meters(resolve_base(recipe.model.base)), recipe.trigger
-    )
+    gauge = meters(resolve_base(recipe.model.base))
+    chosen = named(dataset.pictures(), settings.pictures, gauge, recipe.trigger, "caption.pictures")
     made: dict[str, str | list[str]] = {"dataset": str(dataset.folder)}
     if settings.preview:
         compared = [_setting(each, recipe.trigger, recipe.seed) for each in settings.previews()]
         return Outcome(made, {"preview": preview.compare(compared, dataset, chosen, reporter)})
     setting = _setting(settings, recipe.trigger, recipe.seed)
-    kind = settings.written_as
-    seen = selection.as_written(dataset, chosen, kind)
-    todo = selection.todo(dataset, seen, kind, settings.existing, setting.details)
+    seen = selection.as_written(dataset, chosen, settings.written_as)
+    todo = selection.todo(dataset, seen, settings.existing, setting.details)
     devices = min(settings.devices, len(todo))
     shares = Shares(reporter.run.path / "shares") if devices > 1 else None
-    writer = CaptionWriter(dataset, setting.models.source.name, setting.details, Progress(reporter, shares), kind)
+    writer = CaptionWriter(dataset, setting.models.source.name, setting.details, Progress(reporter, shares))
     tally, work = writer.tally, Pictures(dataset, todo)
     if shares:
         tally = describe_together(setting, work, writer, reporter, shares, devices)
     elif todo:
         describe(setting, work, writer, reporter)
-    files = _export(dataset, reporter)
+    files = _export(dataset, workspace, reporter)
     return Outcome(made | ({"files": absolute(*files)} if files else {}), _report(tally, len(chosen)))
 
 
@@ -110,6 +110,7 @@ def describe_together(
 
     Raises:
         InputError: there are fewer GPUs.
+        JobError: a process was killed, or ended by itself.
         Stopped: a stop was requested.
     """
     gpus = torch.cuda.device_count()
@@ -121,6 +122,13 @@ def describe_together(
     except ProcessRaisedException as error:
         reporter.check_stop()
         raise shares.known(error) from error
+    except ProcessExitedException as error:
+        reporter.check_stop()
+        how = error.signal_name or f"exit code {error.exit_code}"
+        raise JobError(
+            f"one of the {devices} processes that share the pictures was ended ({how})",
+            f"Every caption so far is stored; `runs resume {reporter.run.name}` describes the rest.",
+        ) from error
     return shares.total()
 
 
@@ -161,11 +169,13 @@ def _loaded(setting: Setting, reporter: Reporter, writer: CaptionWriter, device:
     return tools
 
 
-def _export(dataset: Dataset, reporter: Reporter) -> list[Path]:
+def _export(dataset: Dataset, workspace: Workspace, reporter: Reporter) -> list[Path]:
     """The seed's three files; a picture that cannot be read stops them, but no caption is lost by that."""
     reporter.phase("writing the caption files")
+    before = workspace.runs.glob(f"*/exports/{dataset.name}{EXPORTED_ZIP}")
+    earlier = max(before, key=lambda path: path.stat().st_mtime_ns, default=None)
     try:
-        return seed_files.export(dataset, reporter.run.path / "exports")
+        return seed_files.export(dataset, reporter.run.path / "exports", earlier)
     except DatasetError as error:
         log.warning("the caption files were not written: %s", error.message)
         return []

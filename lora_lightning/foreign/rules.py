@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from lora_lightning.models.config import PUBLISHED, resolve_base
 
-GATHERED = ("dataset.resolutions", "sample.prompts")
+GATHERED = ("dataset.resolutions", "dataset.further", "sample.prompts")
 """Fields that hold what all settings with that meaning say; of any other the first one counts."""
 UNKNOWN = "not known here"
 OWN_DECAY = 0.01

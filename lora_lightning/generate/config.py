@@ -1,8 +1,14 @@
 """What a recipe says about generation; importing this needs no torch."""
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
-from lora_lightning.settings import Settings
+from lora_lightning.settings import Only, Settings
+
+ONLY = {
+    "vary_pictures": Only("vary", bool, "vary, a dataset"),
+    "strength": Only("vary", bool, "vary, a dataset"),
+    "reference": Only("vary", lambda vary: not vary, "vary empty: a variation has its own picture for reference"),
+}
 
 
 class LoraChoice(Settings):
@@ -25,3 +31,32 @@ class GenerateConfig(Settings):
     seed: int = Field(42, title="Seed", description="The same seed draws the same picture.", ge=0)
     width: int = Field(1024, title="Width", description="Pixels, a multiple of 16.", ge=32, le=4096, multiple_of=16)
     height: int = Field(1024, title="Height", description="Pixels, a multiple of 16.", ge=32, le=4096, multiple_of=16)
+    vary: str = Field(
+        "",
+        title="Vary a dataset",
+        description="Draw its pictures anew, each from itself (img2img, FLUX.1); its caption is the prompt, or stands "
+        "for {caption} in the prompts. width x height is the area. They wait on the Datasets page for your word.",
+    )
+    vary_pictures: str = Field(
+        "",
+        title="Pictures to vary",
+        description="Numbers such as 3,17, or a filter such as tokens>20; empty for all.",
+    )
+    strength: float = Field(
+        0.6,
+        title="Strength",
+        description="How far a variation goes: 0.3 keeps the composition, 1 keeps nothing of its picture.",
+        gt=0,
+        le=1,
+    )
+    reference: str = Field(
+        "",
+        title="Reference",
+        description="The file of a picture to edit (Kontext, FLUX.2); it gives the shape, width x height the area.",
+    )
+
+    @field_validator(*ONLY)
+    @classmethod
+    def _is_read(cls, value: object, info: ValidationInfo) -> object:
+        ONLY[str(info.field_name)].check(cls, value, info)
+        return value

@@ -43,6 +43,7 @@ def parameters(shot: Shot, model: str, used: Sequence[Used]) -> str:
         "CFG scale": "1",
         "Distilled CFG Scale": f"{shot.guidance:g}",
         "Seed": str(shot.seed),
+        "Denoising strength": f"{shot.strength:g}" if shot.strength else "",
         "Size": f"{shot.width}x{shot.height}",
         "Model": model,
         "Lora hashes": ", ".join(f"{each.source.name}: {each.source.short_hash}" for each in used),

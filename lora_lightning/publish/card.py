@@ -204,9 +204,10 @@ def _licence(card: Card) -> str:
 
 def _facts(recipe: "Recipe", run: RunFolder, outcome: Outcome) -> dict[str, str]:
     train, report = recipe.train, outcome.report
+    stored = report.get("plan", {}).get("quantize", train.quantize)  # type: ignore[attr-defined]
     loss, speed = report.get("final_loss"), report.get("steps_per_second")
-    frozen = run.path / "dataset.jsonl"
-    pictures = len(frozen.read_text(encoding="utf-8").splitlines()) if frozen.is_file() else 0
+    frozen = [path for name in ("dataset", "dataset-*") for path in run.path.glob(f"{name}.jsonl")]
+    pictures = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in frozen)
     facts = {
         "Pictures": str(pictures or ""),
         "Steps": str(train.plan.steps),
@@ -215,7 +216,7 @@ def _facts(recipe: "Recipe", run: RunFolder, outcome: Outcome) -> dict[str, str]
         "Learning rate": f"{train.learning_rate:g}",
         "Batch size": f"{train.batch_size} x {train.accumulate}" if train.accumulate > 1 else str(train.batch_size),
         "Optimizer": train.optimizer,
-        "Precision": train.precision + (f", base in {train.quantize}" if train.quantize != "none" else ""),
+        "Precision": train.precision + (f", base in {stored}" if stored not in ("none", "auto") else ""),
         "Resolutions": ", ".join(map(str, recipe.dataset.resolutions)),
         "Timesteps, shift": f"{train.timesteps}, {train.shift}",
         "Seed": str(recipe.seed),

@@ -1,12 +1,11 @@
-"""What a recipe says about training and its samples; importing this needs no torch."""
+"""What a recipe says about training; importing this needs no torch."""
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from lora_lightning.settings import Only, Settings
-from lora_lightning.train.prompts import parse
-from lora_lightning.train.schedule import Schedule, Stretch, warmup_steps
+from lora_lightning.train.schedule import Schedule, Stage, Stretch, warmup_steps
 from lora_lightning.train.timesteps import Sampler, Timesteps
 
 ONLY = {
@@ -19,26 +18,6 @@ ONLY = {
     "huber_schedule": Only("loss", lambda loss: loss == "huber", "loss=huber"),
     "class_word": Only("preservation", bool, "preservation above 0"),
 }
-
-
-class Stage(Settings):
-    """More steps at another learning rate; as text `500 at 2e-4`."""
-
-    steps: int = Field(ge=1, le=1_000_000)
-    learning_rate: float = Field(gt=0, le=1)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        steps, at, rate = value.partition(" at ")
-        if not at:
-            raise ValueError(f"{value!r} is not STEPS at LEARNING RATE, such as 500 at 2e-4")
-        return {"steps": steps.strip(), "learning_rate": rate.strip()}
-
-    def __str__(self) -> str:
-        return f"{self.steps} at {self.learning_rate:g}"
 
 
 class TrainConfig(Settings):
@@ -91,18 +70,30 @@ class TrainConfig(Settings):
     precision: Literal["bf16-mixed", "32-true"] = Field(
         "bf16-mixed", title="Precision", description="bf16-mixed: base in bf16, adapter in fp32."
     )
-    quantize: Literal["none", "int8", "fp8", "nf4"] = Field(
-        "none",
+    quantize: Literal["auto", "none", "int8", "fp8", "nf4"] = Field(
+        "auto",
         title="Quantise the base",
-        description="Keep the frozen base in 8 bit, or in 4 (nf4, bitsandbytes). int8 is more exact than fp8.",
+        description="The frozen base in 8 bit, or in 4 (nf4); int8 is more exact than fp8. auto: as the card needs.",
     )
-    fast: bool = Field(
-        False,
+    fast: Literal["auto"] | bool = Field(
+        "auto",
         title="Fast path",
-        description="Fused blocks, compiled on a GPU: for FLUX.1 with a plain LoRA without dropout.",
+        description="Fused blocks, compiled on a GPU: for FLUX.1 with a plain LoRA without dropout. auto: not yet.",
     )
-    gradient_checkpointing: bool = Field(
-        True, title="Gradient checkpointing", description="Recompute activations: less memory, more time."
+    strategy: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        title="Strategy",
+        description="Of several devices: ddp keeps the base whole on each; fsdp a part of it, for one that is larger.",
+    )
+    gradient_checkpointing: int | Literal["auto"] | bool = Field(
+        "auto",
+        title="Gradient checkpointing",
+        description="Recompute activations of all blocks, or of so many: less memory, more time. auto: as needed.",
+    )
+    stream: int | Literal["auto"] = Field(
+        "auto",
+        title="Blocks in RAM",
+        description="Blocks whose weights wait in the machine's memory (fast path only). auto: as few as needed.",
     )
     timesteps: Sampler = Field(
         "logit_normal",
@@ -207,6 +198,24 @@ class TrainConfig(Settings):
             raise ValueError("give a number from 1 to 64, or auto for all that there are")
         return devices
 
+    @field_validator("strategy")
+    @classmethod
+    def _shards_are_plain_and_several(cls, strategy: str, info: ValidationInfo) -> str:
+        wanted = {"quantize": "none", "fast": False}
+        for name, value in wanted.items() if strategy == "fsdp" else ():
+            if info.data.get(name, value) not in (value, "auto"):
+                raise ValueError(f"fsdp shares out the base as it is: set {name}={str(value).lower()}, or strategy=ddp")
+        if strategy == "fsdp" and info.data.get("devices") == info.data.get("num_nodes") == 1:
+            raise ValueError("fsdp applies only with several devices: set devices=2, or strategy=ddp")
+        return strategy
+
+    @field_validator("gradient_checkpointing", "stream")
+    @classmethod
+    def _blocks_are_counted(cls, blocks: int | str | bool) -> int | str | bool:
+        if not isinstance(blocks, str) and blocks < 0:
+            raise ValueError("give a number of blocks, 0 or more, or auto")
+        return blocks
+
     @field_validator("shift")
     @classmethod
     def _shift_is_a_factor(cls, shift: str | float) -> str | float:
@@ -224,26 +233,3 @@ class TrainConfig(Settings):
     def sigmas(self) -> Timesteps:
         """The distribution of sigma."""
         return Timesteps(self.timesteps, self.logit_mean, self.logit_std, self.mode_scale, self.shift)
-
-
-class SampleConfig(Settings):
-    """The pictures drawn while training, with fixed seeds."""
-
-    prompts: tuple[str, ...] = Field(
-        (),
-        title="Sample prompts",
-        description="Drawn at step 0 and every few steps; a prompt may end in --seed 7 --size 768x1024 --steps 30 "
-        "--guidance 3.",
-    )
-    steps: int = Field(20, title="Sampling steps", description="Denoising steps; 4 suits schnell.", ge=1, le=200)
-    guidance: float = Field(4.0, title="Guidance", description="Guidance scale of the samples.", ge=0, le=30)
-    seed: int = Field(42, title="Sample seed", description="Picture i uses seed + i.", ge=0)
-    width: int = Field(1024, title="Width", description="Pixels, a multiple of 16.", ge=32, le=4096, multiple_of=16)
-    height: int = Field(1024, title="Height", description="Pixels, a multiple of 16.", ge=32, le=4096, multiple_of=16)
-
-    @field_validator("prompts")
-    @classmethod
-    def _prompts_can_be_read(cls, prompts: tuple[str, ...]) -> tuple[str, ...]:
-        for prompt in prompts:
-            parse(prompt)
-        return prompts

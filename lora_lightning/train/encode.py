@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from lora_lightning.datasets.buckets import Bucket, beyond, choose
 from lora_lightning.datasets.crops import Augment, View, views
-from lora_lightning.datasets.images import background_of, open_rgb
+from lora_lightning.datasets.cut import cut
+from lora_lightning.datasets.images import background_of
 from lora_lightning.models.base import Family, TextEmbedding
 from lora_lightning.runs.reporter import Reporter
 from lora_lightning.train.cache import Cache
@@ -194,11 +194,7 @@ def embedded(tensors: Mapping[str, Tensor]) -> TextEmbedding:
 
 def pixels(source: Path, view: View) -> Tensor:
     """The picture, resized, cut and turned, as RGB in [-1, 1], shape (3, H, W), fp32."""
-    crop = view.crop
-    resized = open_rgb(source).resize((crop.resized_width, crop.resized_height), Image.Resampling.LANCZOS)
-    cut = resized.crop((crop.left, crop.top, crop.right, crop.bottom))
-    shown = ImageOps.mirror(cut) if view.flipped else cut
-    return torch.from_numpy(np.array(shown)).permute(2, 0, 1).float() / 127.5 - 1
+    return torch.from_numpy(np.array(cut(source, view))).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def _entries(

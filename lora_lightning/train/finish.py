@@ -198,15 +198,24 @@ def draw_sheet(
         transformer.enable_adapters()
         transformer.set_adapter(SAVED)
         drawn = [
-            Row(row.label, pair, f"{row.shot.prompt} (seed {row.shot.seed})")
-            for row, *pair in zip(rows, base, column(len(rows)), strict=True)
+            Row(row.label, pictures, f"{row.shot.prompt} (seed {row.shot.seed})")
+            for row, *pictures in zip(rows, *_references(rows), base, column(len(rows)), strict=True)
         ]
-        return save_png(contact_sheet(title, ("base", "with LoRA"), drawn, subtitle), path, {"title": title})
+        columns = ("reference", "base", "with LoRA")[-len(drawn[0].pictures) :]
+        return save_png(contact_sheet(title, columns, drawn, subtitle), path, {"title": title})
     except LoraLightningError:
         raise
     except Exception as error:  # the LoRA is finished; a picture is never worth it
         log.warning("the contact sheet could not be drawn: %s: %s", type(error).__name__, error)
         return None
+
+
+def _references(rows: Sequence[SheetRow]) -> list[list[Image.Image]]:
+    """A column of what is edited, blank where nothing is; none if nothing is anywhere."""
+    if not any(row.shot.reference for row in rows):
+        return []
+    blank = Image.new("RGB", (1, 1), "white")
+    return [[row.shot.shown if row.shot.reference else blank for row in rows]]
 
 
 def thumbnail(picture: Path) -> str:

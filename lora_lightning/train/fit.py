@@ -18,6 +18,7 @@ from lora_lightning.train.checkpoints import AtomicCheckpointIO, Checkpoint
 from lora_lightning.train.datamodule import BatchData, Batches
 from lora_lightning.train.module import LoraTraining
 from lora_lightning.train.ranks import PATIENCE, Ranks
+from lora_lightning.train.shards import Sharded
 
 # Lightning tells of devices that are not there, and advertises.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -63,7 +64,8 @@ def fit(
     if ranks.main:
         forget_after(run, step)
     # Every process has read the same files, and a frozen base stays the same: sending it around would only take time.
-    together = DDPStrategy(timeout=PATIENCE, init_sync=False, broadcast_buffers=False, gradient_as_bucket_view=True)
+    kind = Sharded if ranks.sharded else DDPStrategy
+    together = kind(timeout=PATIENCE, init_sync=False, broadcast_buffers=False, gradient_as_bucket_view=True)
     trainer = Trainer(
         accelerator="gpu" if torch.cuda.is_available() else "cpu",
         devices=ranks.devices,
@@ -91,6 +93,8 @@ def fit(
         # An item is ready in memory; a worker would only add a process that inherits our signals and locks.
         warnings.filterwarnings("ignore", message=".*does not have many workers")
         warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)  # Python 3.12
+        # Nothing is added in place to what a block returns.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
         # Its successor, from torch 2.13 on, would send buffers at the start.
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint.path if checkpoint else None)

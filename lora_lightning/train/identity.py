@@ -12,7 +12,7 @@ from lora_lightning.train.checkpoints import newest
 
 FREE = {
     "train.checkpoint_every", "train.sample_every", "train.gradient_checkpointing", "train.result",
-    "dataset.workers", "lora.kohya_file",
+    "train.strategy", "dataset.workers", "lora.kohya_file",
 }  # fmt: skip
 """Fields that change nothing of what is learned."""
 MOST_SHOWN = 12
@@ -44,7 +44,8 @@ def check_run(run: RunFolder, sections: Mapping[str, Any]) -> None:
     Raises:
         InputError: something differs; each difference is named.
     """
-    now = facts(sections, (run.path / name for name in ("dataset.jsonl", "regularisation.jsonl")))
+    frozen = [path for name in ("dataset", "dataset-*", "regularisation") for path in run.path.glob(f"{name}.jsonl")]
+    now = facts(sections, sorted(frozen))
     check(run.path / "identity.json", now, run.name, learned=newest(run.checkpoints) is not None)
 
 

@@ -2,38 +2,41 @@
 
 import logging
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from diffusers import ModelMixin
 
-from lora_lightning.datasets.store import Dataset
 from lora_lightning.models import lora, start
 from lora_lightning.models.base import Family, open_family
 from lora_lightning.models.config import resolve_training_adapter
-from lora_lightning.models.device import choose_device, reset_peak_memory, wants_low_vram
-from lora_lightning.models.fast.graph import use_graphs
+from lora_lightning.models.device import card_here, choose_device, has_room, reset_peak_memory
+from lora_lightning.models.fast.graph import release_graphs, use_graphs
 from lora_lightning.models.fast.transformer import speed_up
 from lora_lightning.models.lora_files.header import TrainingFacts
+from lora_lightning.models.memory import Setting
 from lora_lightning.models.sampling import Shot
+from lora_lightning.models.shape import shape_of
 from lora_lightning.runs.callback import Report
+from lora_lightning.runs.files import read_json
 from lora_lightning.runs.reporter import Outcome, Reporter
-from lora_lightning.train import finish, identity, memory, origin, split
+from lora_lightning.train import finish, identity, memory, origin, plan, shards, split
 from lora_lightning.train.cache import Cache
 from lora_lightning.train.checkpoints import SUFFIX, AtomicCheckpointIO, newest
 from lora_lightning.train.choice import Choice, choose
 from lora_lightning.train.choice import report as choices
 from lora_lightning.train.datamodule import Batches
-from lora_lightning.train.examples import freeze, freeze_regularisation
 from lora_lightning.train.fit import Rhythm, fit
-from lora_lightning.train.material import Captions, Part, Prepared, check_enough, encode
+from lora_lightning.train.material import Captions, Prepared, check_enough, encode
 from lora_lightning.train.mend import Mender
 from lora_lightning.train.module import LoraTraining
 from lora_lightning.train.objective import Objective
+from lora_lightning.train.parts import Freezing
 from lora_lightning.train.ranks import Ranks, join
-from lora_lightning.train.shots import sheet_rows, shots
+from lora_lightning.train.shots import drawn
 from lora_lightning.train.stages import Stages
 from lora_lightning.train.texts import Wording
 from lora_lightning.train.validation import HeldOut
@@ -59,47 +62,68 @@ def run(recipe: "Recipe", workspace: Workspace, reporter: Reporter) -> Outcome:
     """
     target, session = workspace.lora(recipe.name), finish.session_of(reporter.run)
     finish.refuse_foreign(target, session)
-    ranks = join(recipe.train.devices, recipe.train.num_nodes, reporter.run.path)
+    ranks = join(recipe.train.devices, recipe.train.num_nodes, reporter.run.path, recipe.train.strategy)
     device = choose_device()
-    low_vram = wants_low_vram(recipe.model.low_vram, device)
     dtype = torch.bfloat16 if recipe.train.precision == "bf16-mixed" else torch.float32
-    family = open_family(recipe.model.base, device=device, dtype=dtype, files=recipe.model.files.model_dump())
+    files, cpu = recipe.model.files.model_dump(), torch.device("cpu")
+    on_cpu = partial(open_family, recipe.model.base, device=cpu, dtype=dtype, files=files)
+    family = on_cpu(device=device)
     targets = start.targets_of(family, recipe.lora.targets, recipe.lora.modules, recipe.lora.kind)
     init_from = None if newest(reporter.run.checkpoints) else origin.find(recipe.lora.init_from, workspace)
-    prepared = _prepare(recipe, workspace, reporter, family, ranks)
+    prepared = _prepare(recipe, workspace, reporter, family, on_cpu, ranks)
     family.empty_text = prepared.embedding("") if family.needs_empty_text else None
 
     reporter.phase("loading the model")
-    if low_vram:
-        log.info("low VRAM: the base is kept in 4 bit (nf4) and activations are recomputed")
-    transformer = family.load_transformer("nf4" if low_vram else recipe.train.quantize)
+    setting = _setting(recipe, family, prepared, reporter, ranks)
+    if ranks.sharded:
+        shards.check(setting.quantize, recipe.lora.kind)
+    holder = on_cpu() if ranks.sharded else family
+    transformer = holder.load_transformer(setting.quantize)
     lora.inject(transformer, targets=targets, seed=recipe.seed, **recipe.lora.options)
     assistant = resolve_training_adapter(recipe.model.training_adapter, recipe.model.base)
     from_file = init_from if init_from and init_from.suffix != SUFFIX else None
     start.begin(family, transformer, init_from=from_file, assistant=assistant)
-    recomputed = low_vram or recipe.train.gradient_checkpointing
-    fast = recipe.train.fast and speed_up(transformer, steps=recipe.train.plan.steps, recomputed=recomputed)
-    if recomputed and not fast:
+    if ranks.sharded:
+        shards.shard(transformer, device, ranks)
+    fast = setting.fast and speed_up(transformer, setting.plan)
+    if setting.spared and not fast:
         transformer.enable_gradient_checkpointing()
     module = _module(recipe, family, transformer)
-    # Several processes need autograd's own hooks; and with all recomputed there is no room, and less to gain.
-    if fast and not recomputed and device.type == "cuda" and ranks.count == 1:
+    if fast and setting.graph:
         use_graphs(module, list(module.trainable.values()))
     if init_from and not from_file:
         module.begin_from(AtomicCheckpointIO().load_checkpoint(init_from), str(init_from))
     report = Report(reporter, "training", figures=module.figures, gather=ranks.gather)
     watch = _watch(recipe, reporter, prepared, ranks)
-    with memory.explained(recipe.name, _relief(recipe, low_vram)):
+    with memory.explained(recipe.name, plan.relief(recipe.train, recipe.dataset.resolutions, setting)):
         last = _fit(recipe, report, module, prepared, watch, ranks)
+    release_graphs(module)
     with ranks.together():
         reporter.check_stop()
     choice = choose(module, watch, reporter.run.checkpoints, last, recipe.train.result)
-    if not ranks.main:
-        return Outcome()
-    with module.evaluated():
-        facts = _facts(recipe, module, prepared, choice, session, ranks)
-        outcome = finish.conclude(report, module, prepared, choice, facts, target, with_kohya=recipe.lora.kohya_file)
-    return replace(outcome, report=outcome.report | choices(watch, choice, reporter.run.checkpoints))
+    told = {"plan": asdict(setting)}
+    facts, outcome = _facts(recipe, module, prepared, choice, session, ranks), Outcome()
+
+    def conclude() -> None:
+        nonlocal outcome
+        with module.evaluated():
+            made = finish.conclude(report, module, prepared, choice, facts, target, with_kohya=recipe.lora.kohya_file)
+        outcome = replace(made, report=made.report | told | choices(watch, choice, reporter.run.checkpoints))
+
+    shards.main_alone(transformer, ranks, conclude)
+    return outcome
+
+
+def _setting(recipe: "Recipe", family: Family, prepared: Prepared, reporter: Reporter, ranks: Ranks) -> Setting:
+    """How to hold the base and run a step on this card; processes that train together do alike."""
+    shape = shape_of(read_json(family.source.part("transformer") / "config.json"))
+    tokens = max(item.bucket.tokens * (2 if item.views[0].reference else 1) for item in prepared.material.items)
+    load = plan.load_of(shape, recipe.lora, recipe.train, recipe.sample, tokens)
+    flux1 = family.architecture.startswith("flux-1")
+    wanted = plan.asked(recipe.model, recipe.lora, recipe.train, flux1=flux1, processes=ranks.count)
+    cards = [card for card in ranks.gather(card_here(family.device)) if card and not ranks.sharded]
+    card = min(cards, key=lambda card: card.free, default=None)
+    return plan.settle(load, wanted, card, reporter.run.path, writes=ranks.main)
 
 
 def _module(recipe: "Recipe", family: Family, transformer: ModelMixin) -> LoraTraining:
@@ -118,20 +142,29 @@ def _module(recipe: "Recipe", family: Family, transformer: ModelMixin) -> LoraTr
     )
 
 
-def _prepare(recipe: "Recipe", workspace: Workspace, reporter: Reporter, family: Family, ranks: Ranks) -> Prepared:
+def _prepare(
+    recipe: "Recipe",
+    workspace: Workspace,
+    reporter: Reporter,
+    family: Family,
+    on_cpu: Callable[[], Family],
+    ranks: Ranks,
+) -> Prepared:
     """Freeze the dataset and cache what the encoders give; they are let go before the transformer comes."""
     data, train = recipe.dataset, recipe.train
     check_enough(data.name, [] if data.validation_share else train.judged, recipe.trigger, train.preservation)
-    parts = ranks.main_first(lambda: _parts(recipe, workspace, reporter))
+    freezing = Freezing(recipe.trigger, data.augment, data.all_captions, data.masks, data.references)
+    parts = ranks.main_first(lambda: freezing.parts(data.chosen, data.kept, workspace, reporter.run.path))
     sections = recipe.model_dump(mode="json", include=IDENTITY)
-    sections["model"]["low_vram"] = wants_low_vram(recipe.model.low_vram, family.device)
+    sections["model"]["low_vram"] = recipe.model.low_vram is True  # auto is settled by the run's plan
     sections["train"]["devices"] = ranks.devices
     ranks.main_only(lambda: identity.check_run(reporter.run, sections))
-    sample = recipe.sample
+    taught, remembered = [part for part in parts if part.taught], reporter.run.path / "held_out.json"
+    datasets = [part.dataset for part in taught]
+    held_out = ranks.main_first(lambda: split.held_out(datasets, data.validation_share, remembered))
+    sample, examples = recipe.sample, [example for part in taught for example in part.examples]
     usual = Shot("", sample.seed, sample.width, sample.height, sample.steps, sample.guidance)
-    wanted = shots(sample.prompts, recipe.trigger, usual)
-    first = recipe.trigger or parts[0].examples[0].caption
-    rows = sheet_rows(wanted or [replace(usual, prompt=first)], recipe.trigger)
+    told = drawn(sample.prompts, recipe.trigger, usual, taught, held_out, edits=family.edits)
     cache = Cache(workspace.cache)
     material = encode(
         parts,
@@ -141,48 +174,14 @@ def _prepare(recipe: "Recipe", workspace: Workspace, reporter: Reporter, family:
             data.caption_dropout,
             (recipe.trigger, train.class_word) if train.preservation else None,
         ),
-        [shot.prompt for shot in wanted] + [row.shot.prompt for row in rows] + [""] * family.needs_empty_text,
+        told.prompts + [""] * family.needs_empty_text,
         family=family,
         cache=cache,
         reporter=reporter,
         ranks=ranks,
+        reader=None if has_room(family.device, family.text_encoder.folders) else on_cpu(),
     )
-    files = recipe.model.files.model_dump()
-    on_cpu = partial(open_family, recipe.model.base, device=torch.device("cpu"), dtype=family.dtype, files=files)
-    dataset, remembered = Dataset.open(workspace.dataset(data.name)), reporter.run.path / "held_out.json"
-    held_out = ranks.main_first(lambda: split.held_out(dataset, data.validation_share, remembered))
-    return Prepared(list(parts[0].examples), material, held_out, wanted, rows, Mender(cache, on_cpu))
-
-
-def _parts(recipe: "Recipe", workspace: Workspace, reporter: Reporter) -> list[Part]:
-    """The dataset, and the regularisation set if there is one, as they are frozen."""
-    data, run = recipe.dataset, reporter.run.path
-    dataset = Dataset.open(workspace.dataset(data.name))
-    examples = freeze(
-        dataset,
-        recipe.trigger,
-        run / "dataset.jsonl",
-        all_captions=data.all_captions,
-        mask_kind=data.masks,
-        references=data.references,
-    )
-    parts = [Part(dataset.images, examples, data.augment, data.repeats)]
-    if data.regularisation:
-        other = Dataset.open(workspace.dataset(data.regularisation))
-        kept = freeze_regularisation(other, recipe.trigger, run / "regularisation.jsonl", references=data.references)
-        parts.append(Part(other.images, kept, data.augment, data.regularisation_repeats, data.regularisation_weight))
-    return parts
-
-
-def _relief(recipe: "Recipe", low_vram: bool) -> list[str]:
-    return memory.relief(
-        batch_size=recipe.train.batch_size,
-        accumulate=recipe.train.accumulate,
-        recomputed=low_vram or recipe.train.gradient_checkpointing,
-        quantized=low_vram or recipe.train.quantize != "none",
-        resolutions=recipe.dataset.resolutions,
-        optimizer=recipe.train.optimizer,
-    )
+    return Prepared(examples, material, held_out, told.shots, told.rows, Mender(cache, on_cpu))
 
 
 def _watch(recipe: "Recipe", reporter: Reporter, prepared: Prepared, ranks: Ranks) -> Watch:
@@ -242,7 +241,7 @@ def _facts(
         accumulate=recipe.train.accumulate,
         seed=recipe.seed,
         resolutions=recipe.dataset.resolutions,
-        dataset=recipe.dataset.name,
+        dataset=", ".join(each.name for each in recipe.dataset.chosen),
         captions=tuple(example.caption for example in prepared.examples),
         session=session,
         started=int(session) / 1000,

@@ -1,10 +1,10 @@
 """What a run trains on, from frozen examples to cached entries: pictures in their views, captions in their wordings."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_lightning.datasets.crops import Augment
 from lora_lightning.errors import DatasetError, InputError
 from lora_lightning.models.base import Family, TextEmbedding
 from lora_lightning.models.sampling import Shot
@@ -14,9 +14,12 @@ from lora_lightning.train.datamodule import Reading
 from lora_lightning.train.encode import Item, TextEntry, embedded, encode_images, encode_texts
 from lora_lightning.train.examples import Example
 from lora_lightning.train.mend import Mender
+from lora_lightning.train.parts import Part
 from lora_lightning.train.ranks import Ranks
 from lora_lightning.train.shots import SheetRow
 from lora_lightning.train.texts import Wording, with_class_word
+
+log = logging.getLogger("lora_lightning")
 
 
 def check_enough(dataset: str, judged: Sequence[str], trigger: str, preservation: float) -> None:
@@ -39,25 +42,6 @@ def check_enough(dataset: str, judged: Sequence[str], trigger: str, preservation
         raise InputError(
             f"{judged[0]} needs held-out pictures, and there are none", "Set dataset.validation_share=0.15."
         )
-
-
-@dataclass(frozen=True)
-class Part:
-    """A dataset's part in the training.
-
-    Attributes:
-        images: the folder that its files lie in.
-        examples: its pictures.
-        augment: which views of them there are.
-        repeats: how often each comes in an epoch.
-        weight: of their loss.
-    """
-
-    images: Path
-    examples: Sequence[Example]
-    augment: Augment
-    repeats: int = 1
-    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -120,6 +104,7 @@ def encode(
     cache: Cache,
     reporter: Reporter,
     ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+    reader: Family | None = None,
 ) -> Material:
     """Cache all that the encoders give; they are let go before the transformer comes.
 
@@ -132,6 +117,7 @@ def encode(
         cache: where entries are kept.
         reporter: of the run.
         ranks: the processes that share the work.
+        reader: reads the texts, where the device of `family` has no room for that.
     """
     shown = {
         text
@@ -143,14 +129,16 @@ def encode(
     shown |= {""} if captions.dropout else set()
     neutral = {text: with_class_word(text, *captions.neutral) for text in shown} if captions.neutral else {}
     wanted = {*shown, *neutral.values(), *prompts}
-    texts = encode_texts(wanted, family=family, cache=cache, reporter=reporter, ranks=ranks)
-    family.release()
+    if reader:
+        log.info("the text encoders are larger than what the GPU has free: captions are read on the CPU, slowly, once")
+    texts = encode_texts(wanted, family=reader or family, cache=cache, reporter=reporter, ranks=ranks)
+    (reader or family).release()
     items = [
         item
         for part in parts
         for item in encode_images(
             part.examples,
-            part.images,
+            part.dataset.images,
             resolutions,
             texts,
             family=family,

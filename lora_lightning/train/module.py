@@ -5,7 +5,7 @@ Shapes: B batch, C latent channels, H W latent rows and columns, N samples of a 
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from diffusers import ModelMixin
@@ -96,6 +96,10 @@ class LoraTraining(LightningModule):
         self._group: Mapping[str, Any] = {}
         self._gradient_norm: float | Tensor = 0.0
         self.train()
+
+    def cpu(self) -> Self:
+        """Lightning puts the module into RAM when a fit ends; what follows still draws, where the module is."""
+        return self
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch, in fp32."""

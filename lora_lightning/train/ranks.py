@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 import torch
 import torch.distributed as dist
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.strategies.ddp import DDPStrategy
 
 from lora_lightning.errors import InputError, JobError, LoraLightningError, Stopped, translate
@@ -27,12 +28,21 @@ PATIENCE = timedelta(hours=24)
 
 @dataclass(frozen=True)
 class Ranks:
-    """One of `count` processes; the main one is number 0."""
+    """One of `count` processes; the main one is number 0.
+
+    Attributes:
+        number: its own.
+        count: of all.
+        num_nodes: machines that they are on.
+        group: what they agree on goes through it.
+        sharded: whether each holds a part of the base only, so that a forward pass needs them all.
+    """
 
     number: int = 0
     count: int = 1
     num_nodes: int = 1
     group: Any = None
+    sharded: bool = False
 
     @property
     def main(self) -> bool:
@@ -94,16 +104,17 @@ class Ranks:
                 work()
 
 
-def join(devices: int | Literal["auto"], num_nodes: int, run: Path) -> Ranks:
+def join(devices: int | Literal["auto"], num_nodes: int, run: Path, strategy: str = "ddp") -> Ranks:
     """Start the processes that train together, unless torchrun or SLURM has; each of them comes by here.
 
     Args:
         devices: of each machine.
         num_nodes: machines.
         run: the folder of the run, for those that are started.
+        strategy: ddp, or fsdp for a base in shards.
 
     Raises:
-        InputError: another number of processes was started from outside.
+        InputError: another number of processes was started from outside, or SLURM has started none.
     """
     here = max(1, torch.cuda.device_count()) if devices == "auto" else devices
     outside = started_together()
@@ -115,12 +126,17 @@ def join(devices: int | Literal["auto"], num_nodes: int, run: Path) -> Ranks:
         )
     if here * num_nodes == 1:
         return Ranks()
+    if outside == 1 and SLURMEnvironment.detect():
+        raise InputError(
+            f"this is a SLURM job, but its {here * num_nodes} tasks were not started",
+            f"Put srun before the command, with {here} tasks on each machine.",
+        )
     os.environ[SHARED_RUN] = str(run)
     accelerator = "gpu" if torch.cuda.is_available() else "cpu"
     fabric = Fabric(accelerator=accelerator, devices=here, num_nodes=num_nodes, strategy=DDPStrategy(timeout=PATIENCE))
     fabric.launch()
     group = dist.new_group(backend="gloo", timeout=PATIENCE)
-    return Ranks(fabric.global_rank, fabric.world_size, num_nodes, group)
+    return Ranks(fabric.global_rank, fabric.world_size, num_nodes, group, strategy == "fsdp")
 
 
 def _rebuilt(exit_code: int, message: str, hint: str) -> LoraLightningError:

@@ -4,6 +4,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from lora_lightning.settings import Settings
 
 SHAPES: dict[str, Callable[[float], float]] = {
     "constant": lambda _: 1.0,
@@ -11,6 +16,26 @@ SHAPES: dict[str, Callable[[float], float]] = {
     "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
 }
 """What remains of the learning rate when a share of the steps after the warm-up is done, by the recipe's name."""
+
+
+class Stage(Settings):
+    """More steps at another learning rate; as text `500 at 2e-4`."""
+
+    steps: int = Field(ge=1, le=1_000_000)
+    learning_rate: float = Field(gt=0, le=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        steps, at, rate = value.partition(" at ")
+        if not at:
+            raise ValueError(f"{value!r} is not STEPS at LEARNING RATE, such as 500 at 2e-4")
+        return {"steps": steps.strip(), "learning_rate": rate.strip()}
+
+    def __str__(self) -> str:
+        return f"{self.steps} at {self.learning_rate:g}"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from lora_lightning.datasets.hashing import groups
 from lora_lightning.datasets.measures import measure_all
-from lora_lightning.datasets.store import Dataset
+from lora_lightning.datasets.store import Dataset, Picture
 from lora_lightning.errors import DatasetError
 from lora_lightning.runs.files import read_json, write_json
 
@@ -17,12 +17,12 @@ log = logging.getLogger("lora_lightning")
 FEWEST_HELD_OUT, FEWEST_TRAINED = 2, 2
 
 
-def held_out(dataset: Dataset, share: float, path: Path) -> frozenset[str]:
+def held_out(datasets: Sequence[Dataset], share: float, path: Path) -> frozenset[str]:
     """The contents (SHA-256) of the pictures that a run holds out: chosen at its first start, then read from `path`.
 
     Args:
-        dataset: of the run.
-        share: of its pictures; 0 for none.
+        datasets: of the run.
+        share: of their pictures; 0 for none.
         path: of the file.
 
     Raises:
@@ -31,10 +31,14 @@ def held_out(dataset: Dataset, share: float, path: Path) -> frozenset[str]:
     if not share:
         return frozenset()
     if not path.is_file():
-        pictures = dataset.pictures()
-        measures = measure_all(dataset, pictures)
-        contents, dhashes = [p.sha256 for p in pictures], [measures[p.id].dhash for p in pictures]
-        chosen = choose(contents, dhashes, share)
+        pictures: list[Picture] = []
+        dhashes: dict[str, int] = {}
+        for dataset in datasets:
+            there = dataset.pictures()
+            pictures += there
+            measures = measure_all(dataset, there)
+            dhashes |= {picture.sha256: measures[picture.id].dhash for picture in there}
+        chosen = choose(list(dhashes), list(dhashes.values()), share)
         names = {picture.file: picture.sha256 for picture in pictures if picture.sha256 in chosen}
         log.info("%d of %d pictures are held out: %s", len(names), len(pictures), ", ".join(names))
         write_json(path, names)

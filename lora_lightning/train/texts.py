@@ -35,7 +35,8 @@ def with_trigger(caption: str, trigger: str) -> str:
 
 def has_trigger(caption: str, trigger: str) -> bool:
     """Whether the caption holds the trigger word, or its mark, as a whole word in any case."""
-    return MARK in caption or word(trigger.lower()).search(caption.lower()) is not None
+    wanted, text = trigger.lower(), caption.lower()
+    return MARK in caption or (wanted in text and word(wanted).search(text) is not None)
 
 
 def with_class_word(caption: str, trigger: str, class_word: str) -> str:

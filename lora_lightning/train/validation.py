@@ -60,13 +60,15 @@ class HeldOut:
         try:
             with isolated_rng(), torch.no_grad(), mixed:
                 units = [(batches, noise) for batches in self._batches for noise in range(NOISES)]
-                mine = [self._unit(module, batches[noise], device) for batches, noise in self.ranks.share(units)]
+                # As many for each: where the base is in shards, a forward pass needs all processes.
+                even = [units[n % len(units)] for n in range(len(units) + -len(units) % self.ranks.count)]
+                mine = [self._unit(module, batches[noise], device) for batches, noise in self.ranks.share(even)]
         finally:
             module.transformer.train(training)
-        found = np.empty((len(units), len(SIGMAS)))
+        found = np.empty((len(even), len(SIGMAS)))
         for number, losses in enumerate(self.ranks.gather(mine)):
             found[number :: self.ranks.count] = np.reshape(losses, (-1, len(SIGMAS)))
-        return found
+        return found[: len(units)]
 
     def _unit(self, module: LoraTraining, sample: Batch, device: torch.device) -> list[float]:
         losses: list[float] = []

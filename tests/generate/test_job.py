@@ -4,11 +4,11 @@ import re
 import numpy as np
 import pytest
 import torch
-from diffusers import FluxPipeline
+from diffusers import FluxKontextPipeline, FluxPipeline
 from PIL import Image
 
 from lora_lightning import __version__, recipe
-from lora_lightning.errors import ModelError, RecipeError, Stopped
+from lora_lightning.errors import InputError, ModelError, RecipeError, Stopped
 from lora_lightning.generate import job
 from lora_lightning.generate.prompt import parse
 from lora_lightning.runs.folder import RunFolder
@@ -75,7 +75,8 @@ def test_pictures_are_the_stock_pipelines_bit_for_bit(generate, make_recipe, tin
         assert (pixels(path) == stock(tiny_flux, prompt, seed, dtype)).all()
 
 
-def test_schnell_too(generate, make_recipe, tiny_schnell):
+def test_schnell_too_with_its_texts_read_on_the_cpu(generate, make_recipe, tiny_schnell, monkeypatch):
+    monkeypatch.setattr(job, "has_room", lambda *_: False)
     outcome = generate(make_recipe(["a fox"], base=tiny_schnell))
     assert (pixels(outcome.made["images"][0]) == stock(tiny_schnell, "a fox", 11)).all()
 
@@ -192,3 +193,36 @@ def test_a_stop_is_heeded_within_a_picture_and_the_rest_is_drawn_later(generate,
     whole = generate(made)
     for here, there in zip(outcome.made["images"], whole.made["images"], strict=True):
         assert (pixels(here) == pixels(there)).all()
+
+
+def test_a_reference_is_edited_as_the_stock_pipeline_does_and_gives_the_shape(
+    generate, make_recipe, tiny_kontext, tmp_path
+):
+    before = Image.effect_noise((96, 48), 90).convert("RGB")
+    before.save(tmp_path / "before.png")
+    outcome = generate(make_recipe(["bluer"], base=tiny_kontext, reference=str(tmp_path / "before.png")))
+    pipeline = FluxKontextPipeline.from_pretrained(tiny_kontext, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    wanted = pipeline(
+        image=before.resize((64, 32), Image.Resampling.LANCZOS),
+        prompt="bluer",
+        width=64,
+        height=32,
+        max_area=64 * 32,
+        _auto_resize=False,
+        num_inference_steps=3,
+        guidance_scale=4.0,
+        max_sequence_length=32,
+        generator=torch.Generator().manual_seed(11),
+    ).images[0]
+    with Image.open(outcome.made["images"][0]) as picture:
+        assert np.array_equal(np.asarray(picture), np.asarray(wanted))
+        assert picture.text["reference"] == "before.png"
+
+
+def test_a_reference_that_is_nowhere_or_of_no_use_is_refused(generate, make_recipe, photos):
+    with pytest.raises(RecipeError) as caught:
+        generate(make_recipe(["bluer"], reference="nowhere.png"))
+    assert [problem.where for problem in caught.value.problems] == ["generate.reference"]
+    with pytest.raises(InputError, match="edits no picture"):
+        generate(make_recipe(["bluer"], reference=str(photos[0]), images_per_prompt=2))

@@ -35,6 +35,13 @@ def test_a_field_that_would_do_nothing_is_refused(idle, needed):
     assert problems(without) == []
 
 
+@pytest.mark.parametrize("beside", ["train.devices=1", "train.quantize=int8", "train.fast=true"])
+def test_a_base_is_shared_out_among_several_devices_and_as_it_is(beside):
+    (problem,) = problems("train.devices=2", beside, "train.strategy=fsdp")
+    assert problem.startswith("train.strategy: fsdp")
+    assert problems("train.devices=2", "train.strategy=fsdp") == []
+
+
 @pytest.mark.parametrize("shift", ["0", "-1", "1000"])
 def test_a_shift_that_is_no_factor_is_refused(shift):
     (problem,) = problems(f"train.shift={shift}")

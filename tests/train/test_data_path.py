@@ -11,7 +11,7 @@ from PIL import Image
 
 from lora_lightning.datasets.importing import import_sources
 from lora_lightning.datasets.store import Dataset
-from lora_lightning.errors import DatasetError, InputError
+from lora_lightning.errors import DatasetError, InputError, RecipeError
 from lora_lightning.models.base import open_family
 from lora_lightning.models.lora_files import diffusers as lora_file
 from lora_lightning.runs.folder import RunFolder
@@ -164,6 +164,31 @@ def test_a_regularisation_set_is_trained_on_without_the_trigger_and_weighs_what_
         assert torch.equal(batch.text.sequence_BLD, embed("")) == (batch.weight_B.item() == 0.25)
     rows = (home.run("short") / "regularisation.jsonl").read_text().splitlines()
     assert [json.loads(row)["caption"] for row in rows] == ["", ""]
+
+
+def test_several_datasets_come_as_often_and_weigh_as_much_as_they_should(rich, train, short, home, embed, seen, photos):
+    """In an epoch of 3 x 1 + 2 x 2 + 1 x 3 samples; all are taught, and all may be held out."""
+    import_sources(home, "third", [photo for photo in photos if photo.stem == "moon"])
+    further = "dataset.further=['class x 2 at 0.25', third x 3]"
+    outcome = train(short(further, "train.steps=10", "train.checkpoint_every=10"))
+    assert Counter(batch.weight_B.item() for _, batch in seen) == {1.0: 3 + 3, 0.25: 4}
+    untold = torch.stack([embed("TOK"), embed("TOK, a cup of coffee"), embed("TOK, a cat")])
+    assert all((untold == batch.text.sequence_BLD).flatten(1).all(1).any() for _, batch in seen)
+    seen_of = {json.loads(row)["file"]: json.loads(row)["seen"] for row in rows_of(home, "pictures.jsonl")}
+    assert sorted(seen_of.values()) == [1, 1, 1, 2, 2, 3]
+    assert outcome.report["pictures"] == 6
+    assert [len(rows_of(home, f"dataset{which}.jsonl")) for which in ("", "-2", "-3")] == [3, 2, 1]
+
+    seen.clear()
+    parted = train(short(further, "name=parted", "dataset.validation_share=0.5", "train.steps=2"))
+    held = json.loads((home.run("parted") / "held_out.json").read_text())
+    assert (len(held), parted.report["pictures"]) == (3, 3)
+    with pytest.raises(RecipeError, match="'pictures' is there twice"):
+        short("dataset.further=[pictures]")
+
+
+def rows_of(home, name):
+    return (home.run("short") / name).read_text().splitlines()
 
 
 def test_preservation_reads_the_class_word_and_needs_a_trigger(train, short, embed, seen):

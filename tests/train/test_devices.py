@@ -1,8 +1,12 @@
-"""The command with several devices: on a CPU, as so many processes, started by Lightning and by torchrun."""
+"""The command with several devices: on a CPU, as so many processes, started by Lightning, by srun and by torchrun."""
 
+import itertools
 import json
 import os
+import random
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,17 +22,18 @@ from lora_lightning.runs import gpu, queue
 from lora_lightning.runs.files import Lock
 from lora_lightning.runs.folder import RunFolder
 from lora_lightning.runs.reporter import Reporter
-from lora_lightning.train import ranks
-from lora_lightning.train.checkpoints import newest
+from lora_lightning.train import ranks, shards
+from lora_lightning.train.checkpoints import newest, steps
+from lora_lightning.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
-TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 STEPS = 40
 
 
-def command(home, *words, launcher=()):
+def command(home, *words, launcher=(), **environment):
     line = [sys.executable, *launcher, "-m", "lora_lightning", *words, "--home", str(home.home), "--json"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | environment
     return subprocess.Popen(line, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -37,25 +42,48 @@ def prepared(home, recipe):
     path = home.home / "recipe.yaml"
     path.write_text(
         recipe(
-            "train.devices=2", f"train.steps={STEPS}", "train.checkpoint_every=10", "train.sample_every=20",
+            "train.devices=2", f"train.steps={STEPS}", "train.checkpoint_every=10", f"train.sample_every={STEPS}",
             "dataset.resolutions=[32]",
         ).to_yaml()
     )  # fmt: skip
     return path, RunFolder(home.run("short"))
 
 
-def helper_at_work(process, run):
-    """The process that helps, once steps are made."""
+def srun(home, *words):
+    """Two tasks of a step on one machine, as `srun` starts them."""
+    job = next(job for job in itertools.count(random.randrange(1000, 8000)) if free(15000 + job))  # Lightning's port
+    step = {
+        "SLURM_JOB_ID": str(job), "SLURM_JOB_NAME": "train", "SLURM_JOB_NUM_NODES": "1", "SLURM_NNODES": "1",
+        "SLURM_NODELIST": "127.0.0.1", "SLURM_NODEID": "0", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_ID": "0",
+    }  # fmt: skip
+    return [command(home, *words, **step, SLURM_PROCID=task, SLURM_LOCALID=task) for task in ("0", "1")]
+
+
+def free(port):
+    with socket.socket() as found:
+        return found.connect_ex(("127.0.0.1", port)) != 0
+
+
+def waited_for(done, process):
     deadline = time.monotonic() + 200
-    while True:
+    while not (found := done()):
         assert process.poll() is None, process.communicate()[1][-4000:]
         assert time.monotonic() < deadline
         time.sleep(0.02)
-        children = psutil.Process(process.pid).children()
-        helpers = [child for child in children if "lora_lightning" in " ".join(child.cmdline())]
+    return found
+
+
+def helper_at_work(process, run):
+    """The process that helps, once steps are made."""
+
+    def helpers():
         state = run.read_state()
-        if helpers and state.get("phase") == "training" and state.get("done", 0) >= 1:
-            return helpers[0]
+        at_work = state.get("phase") == "training" and state.get("done", 0) >= 1
+        children = psutil.Process(process.pid).children() if at_work else []
+        return [child for child in children if "lora_lightning" in " ".join(child.cmdline())]
+
+    return waited_for(helpers, process)[0]
 
 
 def gone(process):
@@ -64,7 +92,7 @@ def gone(process):
     return not process.is_running()
 
 
-def test_a_stop_asked_of_the_helper_and_a_resume_under_torchrun(home, recipe):
+def test_stops_and_resumes_by_lightning_then_under_srun_and_torchrun_with_the_base_in_shards(home, recipe):
     path, run = prepared(home, recipe)
     process = command(home, "train", str(path))
     try:
@@ -76,9 +104,23 @@ def test_a_stop_asked_of_the_helper_and_a_resume_under_torchrun(home, recipe):
     assert process.returncode == 143, errors[-4000:]
     assert json.loads(told.splitlines()[-1])["error"]["kind"] == "Stopped"
     assert run.status().state == "stopped"
-    step = newest(run.checkpoints).step
-    assert 1 <= step < STEPS
+    first = newest(run.checkpoints).step
+    assert 1 <= first < STEPS
     assert gone(helper)
+
+    run.recipe_path.write_text(run.recipe_path.read_text().replace("strategy: ddp", "strategy: fsdp"))
+    main_task, other_task = srun(home, "runs", "resume", "short")
+    try:
+        waited_for(lambda: max(steps(run.checkpoints)) > first, main_task)
+        other_task.send_signal(signal.SIGTERM)
+        told, errors = main_task.communicate(timeout=120)
+        assert main_task.returncode == 143, errors[-4000:]
+        told, errors = other_task.communicate(timeout=60)
+        assert (other_task.returncode, told) == (0, ""), errors[-4000:]
+    finally:
+        main_task.kill()
+        other_task.kill()
+    assert first < newest(run.checkpoints).step < STEPS
 
     done = command(home, "runs", "resume", "short", launcher=TORCHRUN)
     told, errors = done.communicate(timeout=240)
@@ -87,9 +129,11 @@ def test_a_stop_asked_of_the_helper_and_a_resume_under_torchrun(home, recipe):
     assert outcome["report"]["steps"] == STEPS
     assert outcome["report"]["steps_per_picture"] == pytest.approx(STEPS * 2 / 3, abs=0.01)
     assert Path(outcome["made"]["lora"]).is_file()
+    assert Path(outcome["made"]["sheet"]).is_file()
     assert [row["step"] for row in run.metrics()] == list(range(1, STEPS + 1))
-    assert {path.name for path in run.samples.glob("*-0.png")} == {f"{step:07d}-0.png" for step in (0, 20, STEPS)}
+    assert {path.name for path in run.samples.glob("*-0.png")} == {f"{step:07d}-0.png" for step in (0, STEPS)}
     assert run.status().state == "completed"
+    assert "could not be drawn" not in run.log_path.read_text()
 
 
 @pytest.mark.slow
@@ -103,9 +147,9 @@ def test_when_one_process_is_killed_none_is_left(home, recipe):
     assert run.status().state == "interrupted"
     process = command(home, "runs", "resume", "short")
     helper_at_work(process, run).kill()
-    process.communicate(timeout=120)  # Lightning looks every few seconds
-    assert process.returncode == -signal.SIGKILL
-    assert run.status().state == "interrupted"
+    process.communicate(timeout=120)
+    # In the middle of a step the connection breaks at once; else Lightning, which looks every few seconds, ends it.
+    assert (process.returncode, run.status().state) in ((1, "failed"), (-signal.SIGKILL, "interrupted"))
 
 
 def test_what_processes_do_not_share_is_refused(monkeypatch, workspace, capsys):
@@ -140,6 +184,14 @@ def test_so_many_devices_are_taken_as_are_asked_for_or_none(three_gpus, workspac
         queue.wait_for_devices(workspace, reporter, 4)
 
 
+@pytest.mark.parametrize(("quantize", "kind", "named"), [("nf4", "lora", "keeps it in nf4"), ("none", "dora", "DoRA")])
+def test_a_base_that_cannot_be_shared_out_is_refused(quantize, kind, named):
+    shards.check("none", "lora")
+    with pytest.raises(InputError, match=named) as caught:
+        shards.check(quantize, kind)
+    assert "train.strategy=ddp" in caught.value.hint
+
+
 def test_another_number_of_processes_than_the_recipe_says_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(InputError, match=r"4 processes were started, but train.devices=1 .* need 1") as caught:
@@ -147,3 +199,31 @@ def test_another_number_of_processes_than_the_recipe_says_is_refused(monkeypatch
     assert "train.devices=4" in caught.value.hint
     with pytest.raises(InputError, match=r"train.num_nodes=2 need 6"):
         ranks.join(3, 2, tmp_path)
+
+
+def test_a_slurm_job_whose_tasks_were_not_started_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    with pytest.raises(InputError, match="its 2 tasks were not started") as caught:
+        ranks.join(2, 1, tmp_path)
+    assert "Put srun before the command" in caught.value.hint
+
+
+def test_the_batch_script_in_the_docs_starts_as_many_tasks_as_its_recipe_needs(tmp_path):
+    text = (ROOT / "docs" / "training.md").read_text()
+    (script,) = re.findall(r"```bash\n(#!.*?)```", text, re.DOTALL)
+    asked = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)$", script, re.MULTILINE))
+    devices, num_nodes = re.search(r"`train.devices: (\d)` and `train.num_nodes: (\d)`", text).groups()
+    assert (asked["ntasks-per-node"], asked["gres"], asked["nodes"]) == (devices, f"gpu:{devices}", num_nodes)
+
+    (tmp_path / "srun").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "srun").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_SUBMIT_DIR": str(tmp_path)}
+
+    def started():
+        return subprocess.run(
+            ["bash", "-eu", "-c", script], env=environment, capture_output=True, text=True, check=True
+        )
+
+    assert started().stdout == "python -m lora_lightning train mycat.yaml\n"
+    Workspace(tmp_path / "workspace").run("mycat").mkdir(parents=True)
+    assert started().stdout == "python -m lora_lightning runs resume mycat\n"

@@ -23,8 +23,8 @@ def train(toy, folder, **options):
 
 
 def same_at(one, other, step):
-    for part in LEARNED:
-        assert_same(saved(one, step)[part], saved(other, step)[part], part)
+    found = [saved(folder, step) for folder in (one, other)]
+    assert_same(*({part: checkpoint[part] for part in LEARNED} for checkpoint in found))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

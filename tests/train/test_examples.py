@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from lora_lightning.datasets import alternates, focus
+from lora_lightning.datasets import focus
 from lora_lightning.datasets.store import Dataset
 from lora_lightning.errors import DatasetError, InputError
 from lora_lightning.train.examples import freeze, freeze_regularisation
@@ -64,8 +64,8 @@ def test_a_picture_that_was_changed_or_removed_is_named(dataset, tmp_path):
 
 def test_further_captions_and_the_centre_of_the_crops_are_frozen_too(dataset, tmp_path):
     first, *_ = dataset.pictures()
-    alternates.write(dataset, first.id, "tags", "[trigger], suit, helmet")
-    alternates.write(dataset, first.id, "short", "an astronaut")
+    dataset.write_caption(first.id, "[trigger], suit, helmet", author="human", kind="tags")
+    dataset.write_caption(first.id, "an astronaut", author="human", kind="short")
     focus.move(dataset, first.id, 0.25, 0.75)
     example, *others = freeze(dataset, "TOK", tmp_path / "dataset.jsonl", all_captions=True)
     assert example.captions == ("TOK, an astronaut", "TOK, suit, helmet")  # it has no other

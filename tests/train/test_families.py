@@ -12,6 +12,8 @@ from lora_lightning.models import lora
 from lora_lightning.models.base import open_family
 from lora_lightning.models.families.flux2 import Flux2
 from lora_lightning.models.lora_files import diffusers as lora_file
+from lora_lightning.runs.folder import RunFolder
+from lora_lightning.train import job
 
 CPU = torch.device("cpu")
 
@@ -54,10 +56,15 @@ def test_a_family_is_trained_and_its_file_loads(model, architecture, prefix, cou
     assert Path(outcome.made["sheet"]).is_file()
 
 
-def test_klein_is_drawn_without_its_text_encoder_when_all_texts_are_cached(train, recipe, tiny_klein, monkeypatch):
-    """The empty text, which its guidance needs, comes from the cache like the captions."""
+def test_klein_is_drawn_without_its_text_encoder_when_all_texts_are_cached(
+    train, recipe, home, tiny_klein, monkeypatch
+):
+    """The empty text, which its guidance needs, comes from the cache like the captions, whoever has read them."""
     wanted = (f"model.base={tiny_klein}", "train.steps=1", "train.sample_every=1")
+    monkeypatch.setattr(job, "has_room", lambda *_: False)
     train(recipe(*wanted))
+    assert "captions are read on the CPU" in RunFolder(home.run("short")).log_tail()
+    monkeypatch.undo()
     monkeypatch.setattr(Flux2, "_encode", lambda *_: pytest.fail("the text encoder was loaded"))
     again = train(recipe(*wanted, "name=again"))
     assert Path(again.made["sheet"]).is_file()

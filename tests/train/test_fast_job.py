@@ -1,5 +1,7 @@
 """The fast path through the whole job: the same losses, a file that is proved, and a warning where it cannot be."""
 
+import json
+
 import pytest
 
 from lora_lightning.runs.folder import RunFolder
@@ -18,6 +20,11 @@ def test_a_run_learns_the_same_and_proves_its_file(recipe, train, home):
     assert fast == pytest.approx(plain, rel=1e-4)
     assert again == fast
     assert home.lora("fast").is_file()
+    kept = {name: json.loads((home.run(name) / "plan.json").read_text()) for name in ("plain", "again")}
+    assert [kept[name]["fast"] for name in kept] == [False, True]
+    assert [kept[name]["plan"]["bare"] for name in kept] == [0, 4]
+    assert kept["plain"]["reasons"][1] == "plain blocks: there is no GPU"
+    assert json.loads((home.run("again") / "result.json").read_text())["report"]["plan"]["quantize"] == "none"
     assert "no effect" not in RunFolder(home.run("fast")).log_path.read_text()
 
 

@@ -11,15 +11,18 @@ import pytest
 import torch
 
 from lora_lightning.errors import Diverged, OutOfMemory, Stopped
+from lora_lightning.models.fast.plan import Plan
+from lora_lightning.models.memory import Setting
 from lora_lightning.runs import space
 from lora_lightning.runs.folder import RunFolder
 from lora_lightning.runs.reporter import Reporter
 from lora_lightning.train.callbacks.guard import Guard
 from lora_lightning.train.callbacks.pictures import PictureLosses, rows
 from lora_lightning.train.checkpoints import newest
+from lora_lightning.train.config import TrainConfig
 from lora_lightning.train.datamodule import Batches
-from lora_lightning.train.memory import relief
 from lora_lightning.train.module import LoraTraining
+from lora_lightning.train.plan import relief
 from lora_lightning.train.timesteps import Timesteps
 from tests.train.toy import Toy, altered, assert_same, saved
 
@@ -108,16 +111,17 @@ def test_out_of_memory_names_what_would_help_and_the_run_goes_on_later(train, re
     ("changes", "first"),
     [
         ({"batch_size": 4}, "train.batch_size=1 train.accumulate=8"),
-        ({"recomputed": False}, "train.gradient_checkpointing=true"),
+        ({"setting": Setting("nf4")}, "train.gradient_checkpointing=true"),
         ({"optimizer": "adamw"}, "train.optimizer=adamw8bit"),
-        ({"quantized": False}, "model.low_vram=true"),
+        ({"setting": Setting(plan=Plan(bare=4))}, "model.low_vram=true"),
         ({"resolutions": (512, 1024)}, "dataset.resolutions=[512]"),
         ({"resolutions": (256,)}, "lora.rank=8"),
     ],
 )
 def test_what_helps_depends_on_what_is_set(changes, first):
-    spare = {"batch_size": 1, "accumulate": 2, "recomputed": True, "quantized": True}
-    assert relief(**spare | {"resolutions": (512,), "optimizer": "adamw8bit"} | changes)[0] == first
+    setting = changes.pop("setting", Setting("nf4", plan=Plan(bare=4)))
+    resolutions = changes.pop("resolutions", (512,))
+    assert relief(TrainConfig(accumulate=2, **changes), resolutions, setting)[0] == first
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def test_everything_that_a_training_makes(train, recipe, home):
     ]
     assert {path.name for path in run.path.iterdir()} == {
         "recipe.yaml", "dataset.jsonl", "identity.json", "state.json", "state.lock", "run.lock", "metrics.jsonl",
-        "pictures.jsonl", "log.txt", "tb", "checkpoints", "samples", "result.json",
+        "pictures.jsonl", "log.txt", "tb", "checkpoints", "samples", "result.json", "plan.json",
     }  # fmt: skip
     assert run.status().state == "completed"
     with Image.open(run.samples / "0000003-0.png") as picture:

@@ -16,8 +16,9 @@ def check(tiny_flux, tmp_path, steps, kills):
     assert result.returncode == 0, result.stderr[-4000:]
     assert json.loads(result.stdout.splitlines()[-1]) >= kills // 2
     straight, killed = tmp_path / "straight", tmp_path / "killed"
+    found = [saved(folder, steps) for folder in (straight, killed)]
     for part in ("state_dict", "optimizer_states", "average", "pictures", "callbacks"):
-        assert_same(saved(straight, steps)[part], saved(killed, steps)[part], part)
+        assert_same(*(checkpoint[part] for checkpoint in found), part)
     assert RunFolder(straight).metrics() == RunFolder(killed).metrics()
     assert (straight / "pictures.jsonl").read_bytes() == (killed / "pictures.jsonl").read_bytes()
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lora_lightning.runs.folder import RunFolder
+from lora_lightning.train.ranks import Ranks
 from lora_lightning.train.validation import HeldOut
 from tests.train.together import EVEN
 from tests.train.toy import Toy, assert_same, saved
@@ -20,7 +21,10 @@ STOPS = [[0, 2], [1, 5]]
 
 @pytest.fixture(scope="module")
 def folder(tiny_flux, tmp_path_factory):
-    """What two processes have trained: without a break, and with SIGTERM to the main one and to the other."""
+    """What two processes have trained: without a break, and with SIGTERM to the main one and to the other.
+
+    The base is whole in both up to the first stop, and from then on each holds a half of it.
+    """
     folder = tmp_path_factory.mktemp("together") / "runs"
     command = [sys.executable, "-m", "tests.train.together", str(folder), str(tiny_flux), json.dumps(STOPS)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
@@ -38,10 +42,14 @@ def test_two_processes_with_one_sample_each_make_the_steps_of_one_with_both(fold
         assert row == pytest.approx(other, rel=1e-3)
 
 
-def test_a_stop_asked_of_either_is_met_at_the_same_step_and_gone_on_with_exactly(folder):
+def test_a_stop_of_either_is_met_at_the_same_step_and_gone_on_with_exactly_with_the_base_in_shards(folder):
     assert json.loads((folder / "ends.json").read_text()) == [[step + 1] * 2 for _, step in STOPS] + [[8, 8]]
     assert_same(saved(folder / "straight", 8), saved(folder / "stopped", 8))
     assert RunFolder(folder / "straight").metrics() == RunFolder(folder / "stopped").metrics()
+
+
+def test_with_the_base_in_shards_the_main_process_draws_alone_and_its_error_is_everyones(folder):
+    assert {(folder / f"sample{rank}.txt").read_text() for rank in (0, 1)} == {"a bad sample"}
 
 
 def test_the_main_process_alone_writes_and_knows_of_all_pictures(folder):
@@ -53,6 +61,17 @@ def test_the_main_process_alone_writes_and_knows_of_all_pictures(folder):
 def test_validation_in_shares_gives_the_figures_of_one(folder, toy):
     alone = HeldOut(toy.pictures[:3], seed=1, batch_size=8).losses(toy.module())
     assert np.array_equal(np.load(folder / "validation.npy"), alone)
+
+
+def test_validation_in_shares_is_as_many_forward_passes_for_each(toy, monkeypatch):
+    """Six units and four processes: two get one more of those that others have, and it does not count."""
+    module, told = toy.module(), []
+    alone = HeldOut(toy.pictures[:3], seed=1, batch_size=8).losses(module)
+    monkeypatch.setattr(Ranks, "gather", lambda _, mine: told.append(mine) or (told + [mine] * 4)[:4])
+    for number in range(4):
+        found = HeldOut(toy.pictures[:3], seed=1, batch_size=8, ranks=Ranks(number, 4)).losses(module)
+    assert [len(mine) for mine in told] == [2, 2, 2, 2]
+    assert np.array_equal(found, alone)
 
 
 def test_each_encodes_its_share_and_an_error_of_one_is_an_error_of_all(folder):

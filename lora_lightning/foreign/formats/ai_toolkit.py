@@ -30,6 +30,7 @@ from lora_lightning.foreign.rules import (
     translate,
     when,
 )
+from lora_lightning.foreign.several import several
 
 TOOL = "ai-toolkit"
 DEFAULTS: Mapping[str, Any] = {
@@ -65,7 +66,10 @@ def open_file(path: Path) -> Translation:
     process = next((each for each in processes if isinstance(each, dict)), {})
     settings = [*flatten({key: value for key, value in config.items() if key != "process"}), *flatten(process)]
     named = [replace(setting, name=ALIASES.get(setting.name, setting.name)) for setting in settings]
-    return translate(TOOL, named, RULES, DEFAULTS)
+    told = several(
+        named, folder="datasets.folder_path", repeats="datasets.num_repeats", is_regularisation="datasets.is_reg"
+    )
+    return translate(TOOL, told.settings, {**RULES, **told.rules}, DEFAULTS)
 
 
 def _values(path: Path) -> Mapping[str, Any]:
@@ -128,7 +132,7 @@ RULES: Mapping[str, Rule] = {
     "datasets.caption_dropout_rate": take("dataset.caption_dropout", float),
     "datasets.shuffle_tokens": when({"dataset.shuffle_tags": 8}),
     "datasets.flip_x": take("dataset.flip", bool),
-    "datasets.is_reg": only(False, "import it on its own and set dataset.regularisation"),
+    "datasets.is_reg": only(False, "it names no folder"),
     "datasets.cache_latents_to_disk": same,
     "datasets.cache_latents": same,
     "train.batch_size": take("train.batch_size", int),

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lora_lightning.foreign.formats._kohya_sigma import timesteps, weighting
 from lora_lightning.foreign.rules import (
     Fate,
     Rule,
@@ -30,6 +31,7 @@ from lora_lightning.foreign.rules import (
     translate,
     when,
 )
+from lora_lightning.foreign.several import several
 
 TOOL = "kohya sd-scripts"
 DEFAULTS: Mapping[str, Any] = {
@@ -71,7 +73,8 @@ def open_file(path: Path) -> Translation:
     beside = next((file for file in (path.parent / named, Path(named)) if named and file.is_file()), None)
     if beside:
         settings += _settings(_values(beside))
-    return translate(TOOL, _expanded(settings), RULES, DEFAULTS)
+    told = several(_expanded(settings), folder="image_dir", repeats="num_repeats", is_regularisation="is_reg")
+    return translate(TOOL, told.settings, {**RULES, **told.rules}, DEFAULTS)
 
 
 def _values(path: Path) -> Mapping[str, Any]:
@@ -98,39 +101,6 @@ def _expanded(settings: Sequence[Setting]) -> list[Setting]:
     return found
 
 
-def _timesteps(value: Any, settings: Mapping[str, Any]) -> Fate:
-    """Sampler and shift; sigmoid_scale is the deviation, discrete_flow_shift the factor."""
-    shift, scale = float(settings["discrete_flow_shift"]), float(settings["sigmoid_scale"])
-    sigmoid = {"train.timesteps": "sigmoid", "train.logit_std": scale}
-    known: dict[str, dict[str, Any]] = {
-        "uniform": {"train.timesteps": "uniform", "train.shift": "none"},
-        "sigmoid": sigmoid | {"train.shift": "none"},
-        "shift": sigmoid | {"train.shift": shift},
-        "flux_shift": sigmoid | {"train.shift": "resolution"},
-        "sigma": _weighted(settings) | {"train.shift": shift},
-    }
-    return Fate("taken", known[value]) if value in known else Fate("left", note="no such sampler here")
-
-
-def _weighted(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What weighting_scheme makes of timestep_sampling=sigma."""
-    if settings["weighting_scheme"] == "logit_normal":
-        mean, std = float(settings.get("logit_mean", 0)), float(settings.get("logit_std", 1))
-        # There u is 1 for the picture's end of the schedule, here sigma is 1 for noise.
-        return {"train.timesteps": "logit_normal", "train.logit_mean": -mean, "train.logit_std": std}
-    if settings["weighting_scheme"] == "mode":
-        return {"train.timesteps": "mode", "train.mode_scale": float(settings.get("mode_scale", 1.29))}
-    return {"train.timesteps": "uniform"}
-
-
-def _weighting(value: Any, settings: Mapping[str, Any]) -> Fate:
-    if value in ("sigma_sqrt", "cosmap"):
-        return Fate("taken", {"train.loss_weighting": value})
-    if value in ("logit_normal", "mode") and settings["timestep_sampling"] != "sigma":
-        return Fate("left", note="it counts only with timestep_sampling=sigma, there as well")
-    return Fate("same")
-
-
 def _learning_rate(value: Any, settings: Mapping[str, Any]) -> Fate:
     if "unet_lr" in settings:
         return Fate("left", note="unet_lr stands above it")
@@ -155,11 +125,7 @@ def _train_blocks(value: Any, _: Mapping[str, Any]) -> Fate:
     if value not in blocks:
         return Fate("same") if value == "all" else Fate("left", note="no such blocks")
     linears = r"(?:to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out|net\.0\.proj|net\.2|proj_mlp|proj_out|linear)"
-    return (
-        Fate("taken", {"lora.modules": rf"{blocks[value]}\.{linears}"})
-        if value in blocks
-        else Fate("left", note="unknown")
-    )
+    return Fate("taken", {"lora.modules": rf"{blocks[value]}\.{linears}"})
 
 
 def _resolution(value: Any, _: Mapping[str, Any]) -> Fate:
@@ -193,6 +159,12 @@ def _keep_tokens(value: Any, settings: Mapping[str, Any]) -> Fate:
     return Fate("taken", {"dataset.keep_tags": int(value)})
 
 
+def _prior(value: Any, settings: Mapping[str, Any]) -> Fate:
+    if not any(name.endswith("is_reg") and regularises for name, regularises in settings.items()):
+        return Fate("left", note="counts only with a regularisation set, there as well")
+    return Fate("taken", {"dataset.regularisation_weight": float(value)})
+
+
 RULES: Mapping[str, Rule] = {
     "output_name": take("name", clean),
     "pretrained_model_name_or_path": base,
@@ -223,8 +195,8 @@ RULES: Mapping[str, Rule] = {
     "max_grad_norm": take("train.max_gradient_norm", float),
     "seed": take("seed", int),
     "mixed_precision": choose("train.precision", {"bf16": "bf16-mixed", "no": "32-true"}, "bf16-mixed is used"),
-    "timestep_sampling": _timesteps,
-    "weighting_scheme": _weighting,
+    "timestep_sampling": timesteps,
+    "weighting_scheme": weighting,
     "model_prediction_type": only("raw", "its target is not what it predicts; here both are the velocity (raw)"),
     "guidance_scale": only(1.0, "training always feeds guidance 1, which keeps the distillation"),
     "loss_type": choose("train.loss", {"l2": "mse", "huber": "huber"}, "no such loss here; mse is used"),
@@ -241,7 +213,8 @@ RULES: Mapping[str, Rule] = {
     "bucket_no_upscale": only(True, "pictures are not enlarged; dataset.enlarge=true would"),
     "alpha_mask": choose("dataset.masks", {"true": "alpha", "false": "none"}),
     "class_tokens": take("trigger"),
-    "is_reg": only(False, "import it on its own and set dataset.regularisation"),
+    "is_reg": only(False, "it names no folder"),
+    "prior_loss_weight": _prior,
     "save_every_n_steps": take("train.checkpoint_every", int),
     "sample_every_n_steps": take("train.sample_every", int),
     "apply_t5_attn_mask": only(False, "no program that draws masks T5's padding; training with a mask differs"),

@@ -10,9 +10,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lora_lightning.errors import LoraLightningError
 from lora_lightning.models.base import TextEmbedding
+from lora_lightning.models.fast.graph import release_graphs
 from lora_lightning.models.sampling import Shot, draw, save_png
 from lora_lightning.runs.callback import Report
+from lora_lightning.train.module import LoraTraining
 from lora_lightning.train.ranks import Ranks
+from lora_lightning.train.shards import main_alone
 
 log = logging.getLogger("lora_lightning")
 
@@ -51,25 +54,28 @@ class Samples(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The base as it is."""
+        assert isinstance(pl_module, LoraTraining)
         self._looked_at = trainer.global_step
         if trainer.global_step == 0 and self.every:
-            self.ranks.main_only(lambda: self._draw(0))
+            main_alone(pl_module.transformer, self.ranks, lambda: self._draw(0, pl_module))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Draw if it is time."""
+        assert isinstance(pl_module, LoraTraining)
         step = trainer.global_step
         if step == self._looked_at or trainer.should_stop:
             return
         self._looked_at = step
         due = self.every and (step % self.every == 0 or step >= trainer.max_steps)
         if self.report.asked.sample or due:
-            self.ranks.main_only(lambda: self._draw(step))
+            main_alone(pl_module.transformer, self.ranks, lambda: self._draw(step, pl_module))
 
-    def _draw(self, step: int) -> None:
+    def _draw(self, step: int, module: LoraTraining) -> None:
         if not self.shots:
             return
+        release_graphs(module)
         with self.report.aside("drawing samples", len(self.shots)), self.weights():
             try:
                 pipeline = self.pipeline()
