@@ -81,7 +81,7 @@ def build(folder: Path, count: int) -> Dataset:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         pictures = list(pool.map(lambda id: _picture(dataset, id), range(1, count + 1)))
     draw = random.Random(0)
-    dataset.add(pictures, {p.id: Claim("benchmark", p.name, _caption(draw)) for p in pictures})
+    dataset.add(pictures, {(p.id, ""): Claim("benchmark", p.name, _caption(draw)) for p in pictures})
     return dataset
 
 

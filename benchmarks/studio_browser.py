@@ -20,6 +20,7 @@ import psutil
 from playwright.sync_api import sync_playwright
 
 from benchmarks.datasets import build
+from lora_lightning.ui.editor import PER_PAGE
 from tests.e2e.conftest import FLAGS, ROOT, Dashboard, Visitor
 
 PROBE = """
@@ -138,8 +139,8 @@ def walk(dashboard: Dashboard, visitor: Visitor) -> list[Step]:
             ),
             "page",
         )
-    walk.step("open the captions, first", lambda: visitor.go("captions?dataset=many"), drawn(boxes, 20), "open")
-    walk.step("open the captions, again", lambda: visitor.go("captions?dataset=many"), drawn(boxes, 20), "open")
+    walk.step("open the captions, first", lambda: visitor.go("captions?dataset=many"), drawn(boxes, PER_PAGE), "open")
+    walk.step("open the captions, again", lambda: visitor.go("captions?dataset=many"), drawn(boxes, PER_PAGE), "open")
     visitor.page.locator(".st-key-captions-checked").get_by_text("Check").click()
     walk.step("check all captions, once", lambda: None, lambda: visitor.sees("Over 77 CLIP tokens", seconds=120))
     for query in ("tokens>120 AND NOT caption:trigger", 'word:"red car" OR name:*7.jpg', "caption:d*s*k"):
@@ -154,9 +155,9 @@ def walk(dashboard: Dashboard, visitor: Visitor) -> list[Step]:
             "filter",
         )
     visitor.fill("find", "")
-    walk.step("back to all", lambda: None, drawn(boxes, 20))
+    walk.step("back to all", lambda: None, drawn(boxes, PER_PAGE))
     turn = page.locator(".st-key-captions-page").get_by_text("2", exact=True)
-    walk.step("page 2 of the captions", turn.click, drawn(boxes, 20), "page")
+    walk.step("page 2 of the captions", turn.click, drawn(boxes, PER_PAGE), "page")
     box = page.locator(boxes).first
     walk.step(
         "write one caption", lambda: (box.fill("A written caption."), box.press("Tab")), lambda: visitor.sees("✓ Saved")

@@ -6,7 +6,7 @@ import streamlit as st
 
 from lora_lightning.datasets.snapshot import take
 from lora_lightning.datasets.store import Dataset
-from lora_lightning.ui import cards, crops, exports, gallery, imports, triage
+from lora_lightning.ui import cards, crops, exports, gallery, imports, triage, variations
 from lora_lightning.workspace import Workspace
 
 workspace = Workspace.find()
@@ -40,8 +40,8 @@ with st.container(horizontal=True, vertical_alignment="center"):
         st.page_link(cards.page("captions"), label="Edit captions", query_params={"dataset": chosen})
 
 imports.statistics(snapshot)
-titles = ["Pictures", "Check pictures", "Crops", "Captions", "Export"]
-browse, checked, cut, table, export = st.tabs(titles, key="tab", on_change="rerun", bind="query-params")
+titles = ["Pictures", "Check pictures", "Crops", "Captions", "Variations", "Export"]
+browse, checked, cut, table, varied, export = st.tabs(titles, key="tab", on_change="rerun", bind="query-params")
 if browse.open:
     with browse:
         gallery.show(pictures, partial(gallery.of_picture, workspace, dataset), f"browse.{chosen}")
@@ -54,6 +54,9 @@ if cut.open:
 if table.open:
     with table:
         imports.matches(pictures)
+if varied.open:
+    with varied:
+        variations.draw(workspace, snapshot)
 if export.open:
     with export:
         exports.draw(workspace, dataset)

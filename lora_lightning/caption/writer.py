@@ -3,12 +3,9 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from lora_lightning.caption.module import Result
 from lora_lightning.caption.progress import Tally
-from lora_lightning.caption.selection import CAPTION
-from lora_lightning.datasets import alternates
 from lora_lightning.datasets.store import Dataset, Picture
 from lora_lightning.errors import CaptionConflict, DatasetError
 
@@ -23,7 +20,6 @@ class CaptionWriter:
         author: the captioner's name.
         details: stored with each caption: what it takes to write it again.
         tell: is given the tally after each caption; it may stop the work.
-        kind: of caption that is written.
     """
 
     def __init__(
@@ -32,10 +28,9 @@ class CaptionWriter:
         author: str,
         details: Mapping[str, object],
         tell: Callable[[Tally], None],
-        kind: str = CAPTION,
     ) -> None:
         self.tally = Tally()
-        self._dataset, self._author, self._details, self._tell, self._kind = dataset, author, details, tell, kind
+        self._dataset, self._author, self._details, self._tell = dataset, author, details, tell
         self._started: float | None = None
         self._told = 0
 
@@ -66,15 +61,14 @@ class CaptionWriter:
             self._fail(picture, result.reason)
             return
         try:
-            signed: dict[str, Any] = {
-                "author": self._author,
-                "details": self._details,
-                "expected_version": picture.version,
-            }
-            if self._kind == CAPTION:
-                self._dataset.write_caption(picture.id, result.text, **signed)
-            else:
-                alternates.write(self._dataset, picture.id, self._kind, result.text, **signed)
+            self._dataset.write_caption(
+                picture.id,
+                result.text,
+                author=self._author,
+                details=self._details,
+                expected_version=picture.version,
+                kind=picture.kind,
+            )
         except CaptionConflict:
             log.info("%s: its caption was changed meanwhile and stays", picture.name)
         except DatasetError as error:

@@ -105,8 +105,9 @@ def tally(
 ) -> Counter[Bucket]:
     """How often each bucket comes in an epoch, for pictures of these widths and heights."""
     counts: Counter[Bucket] = Counter()
-    for width, height in sizes:
-        counts.update(choose(width, height, resolutions, enlarge=enlarge) * repeats)
+    for (width, height), pictures in Counter(sizes).items():
+        for bucket in choose(width, height, resolutions, enlarge=enlarge):
+            counts[bucket] += pictures * repeats
     return counts
 
 

@@ -4,6 +4,7 @@ Captioners glitch in 1.5 to 3 of 100 captions (JoyCaption's README), mostly loop
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -107,13 +108,18 @@ def loop(caption: str) -> str:
 def _repeated(words: Sequence[str]) -> str:
     """A phrase that follows upon itself twice and more; one or two words must fill at least five or six."""
     folded = [word.casefold().rstrip(",.;") for word in words]
+    pairs = list(pairwise(folded))
+    often = {pair for pair, count in Counter(pairs).items() if count > 2}
+    if not often:
+        return ""
     last: dict[tuple[str, str], list[int]] = {}
     periods = set()
-    for place, pair in enumerate(pairwise(folded)):
-        places = last.setdefault(pair, [])
-        places.append(place)
-        if len(places) > 2 and places[-1] - places[-2] == places[-2] - places[-3] <= LONGEST_LOOP:
-            periods.add(places[-1] - places[-2])
+    for place, pair in enumerate(pairs):
+        if pair in often:
+            places = last.setdefault(pair, [])
+            places.append(place)
+            if len(places) > 2 and places[-1] - places[-2] == places[-2] - places[-3] <= LONGEST_LOOP:
+                periods.add(places[-1] - places[-2])
     for period in sorted(periods):
         run = 0
         for place in range(len(folded) - period):

@@ -1,8 +1,9 @@
 """What a recipe says about its dataset."""
 
-from typing import Literal
+import re
+from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from lora_lightning.datasets.crops import Augment
 from lora_lightning.settings import Only, Settings
@@ -14,6 +15,31 @@ ONLY = {
     "regularisation_repeats": Only("regularisation", bool, "a regularisation dataset"),
     "regularisation_weight": Only("regularisation", bool, "a regularisation dataset"),
 }
+
+
+_CHOSEN = re.compile(r"(?P<name>\S+)(?:\s+x\s*(?P<repeats>\d+))?(?:\s+at\s+(?P<weight>[\d.]+))?")
+
+
+class Chosen(Settings):
+    """A dataset to learn from, how often its pictures come and what their loss weighs: `NAME x 3 at 0.5` as text."""
+
+    name: str = Field(min_length=1)
+    repeats: int = Field(1, ge=1, le=1000)
+    weight: float = Field(1.0, ge=0, le=10)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        found = _CHOSEN.fullmatch(value.strip())
+        if not found:
+            raise ValueError(f"{value!r} is not NAME, NAME x REPEATS or NAME x REPEATS at WEIGHT, such as more x 3")
+        return {field: told for field, told in found.groupdict().items() if told}
+
+    def __str__(self) -> str:
+        weight = f" at {self.weight:g}" if self.weight != 1 else ""
+        return f"{self.name} x {self.repeats}{weight}" if self.repeats > 1 else f"{self.name}{weight}"
 
 
 class DatasetConfig(Settings):
@@ -38,6 +64,11 @@ class DatasetConfig(Settings):
         le=0.5,
     )
     repeats: int = Field(1, title="Repeats", description="How often each picture comes in an epoch.", ge=1, le=1000)
+    further: tuple[Chosen, ...] = Field(
+        (),
+        title="Further datasets",
+        description="Learned with it: NAME, or NAME x 3 (repeats) at 0.5 (weight of the loss), one a line.",
+    )
     flip: bool = Field(
         False,
         title="Mirror",
@@ -109,6 +140,25 @@ class DatasetConfig(Settings):
     def augment(self) -> Augment:
         """Which views of a picture are trained on."""
         return Augment(self.crops, self.crop_zoom, self.flip, self.enlarge)
+
+    @property
+    def chosen(self) -> tuple[Chosen, ...]:
+        """What is learned, this dataset first."""
+        return (Chosen(name=self.name, repeats=self.repeats), *self.further) if self.name else self.further
+
+    @property
+    def kept(self) -> Chosen | None:
+        """The regularisation set."""
+        name, repeats, weight = self.regularisation, self.regularisation_repeats, self.regularisation_weight
+        return Chosen(name=name, repeats=repeats, weight=weight) if name else None
+
+    @field_validator("further")
+    @classmethod
+    def _each_is_another(cls, further: tuple[Chosen, ...], info: ValidationInfo) -> tuple[Chosen, ...]:
+        names = [info.data.get("name"), *(each.name for each in further)]
+        if twice := {name for name in names if name and names.count(name) > 1}:
+            raise ValueError(f"{sorted(twice)[0]!r} is there twice; give it repeats or a weight instead")
+        return further
 
     @field_validator(*ONLY)
     @classmethod

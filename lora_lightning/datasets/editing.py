@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import regex  # type: ignore[import-untyped]  # `re` with a time limit: (a+)+$ must not freeze the dashboard
 
 from lora_lightning.datasets.captions import MAX_CAPTION_CHARACTERS
+from lora_lightning.datasets.kinds import CAPTION
 from lora_lightning.datasets.ledger import BulkResult, Rewrite, rewrite
 from lora_lightning.datasets.names import one_line
 from lora_lightning.datasets.store import Dataset, Picture
@@ -71,9 +72,16 @@ def preview(pictures: Iterable[Picture], edit: Edit) -> list[Change]:
     return changes
 
 
-def apply(dataset: Dataset, edit: Edit, changes: Sequence[Change]) -> BulkResult:
-    """Store previewed changes in one transaction; a caption that changed since the preview is a conflict."""
-    return rewrite(dataset, edit.title, [Rewrite(each.picture, each.version, each.after) for each in changes])
+def apply(dataset: Dataset, edit: Edit, changes: Sequence[Change], kind: str = CAPTION) -> BulkResult:
+    """Store previewed changes in one transaction; a caption that changed since the preview is a conflict.
+
+    Args:
+        dataset: to change.
+        edit: that was previewed.
+        changes: from `preview` of pictures that came with captions of this kind.
+        kind: of caption.
+    """
+    return rewrite(dataset, edit.title, [Rewrite(each.picture, each.version, each.after) for each in changes], kind)
 
 
 def replace(

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_lightning.datasets import alternates, colour
+from lora_lightning.datasets import colour
 from lora_lightning.datasets.caption_rows import read_json, read_lines, read_table
 from lora_lightning.datasets.captions import Claim, decode_text, is_list, read_list, read_sidecar
 from lora_lightning.datasets.entries import Unusable
@@ -125,19 +125,14 @@ def _commit(
     dataset: Dataset, arrivals: Sequence[Arrival], claims: Mapping[tuple[int, str], Claim], report: ImportReport
 ) -> None:
     """Move the pictures in, then make them known with their captions in one transaction."""
-    captions = {id: claim for (id, kind), claim in claims.items() if not kind}
-    others = {key: claim for key, claim in claims.items() if key[1]}
-    kept: list[tuple[int, str]] = []
     try:
         for arrival in arrivals:
             os.replace(arrival.staged, dataset.path(arrival.picture))
         sync(dataset.images)
-        also = dataset.add(
-            [arrival.picture for arrival in arrivals], captions, lambda db: kept.extend(alternates.arrive(db, others))
-        )
+        kept = dataset.add([arrival.picture for arrival in arrivals], claims)
     except BaseException:
         sweep(dataset)
         raise
-    report.captions = len(captions) - len(also)
-    for key in [*((id, "") for id in also), *kept]:
+    report.captions = len({id for id, kind in claims if not kind}) - sum(not kind for _, kind in kept)
+    for key in kept:
         report.reject(claims[key].label, "a person wrote another caption for it, which stays")

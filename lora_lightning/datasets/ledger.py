@@ -7,15 +7,18 @@ new versions, as a bulk edit of its own: undoing that one is redo.
 import json
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
-from lora_lightning.datasets import schema
+from lora_lightning.datasets import kinds, schema
+from lora_lightning.datasets.kinds import CAPTION
 from lora_lightning.datasets.names import one_line
 from lora_lightning.datasets.store import Dataset
 from lora_lightning.errors import DatasetError
 
 _ORIGIN = "coalesce(json_extract(details, '$.restores'), version)"
+_KIND = f"coalesce((SELECT kind FROM bulk_kinds WHERE bulk = bulks.id), '{CAPTION}')"
 
 
 @dataclass(frozen=True)
@@ -29,13 +32,14 @@ class Rewrite:
 
 @dataclass(frozen=True)
 class Bulk:
-    """One edit of many captions; `undoes` is the edit that it took back, `written` is seconds since the epoch."""
+    """One edit of many captions of a kind; `undoes` is the one that it took back, `written` seconds since the epoch."""
 
     id: int
     title: str
     captions: int
     undoes: int | None
     written: float
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Replaced:
     Attributes:
         author: of the text before.
         stands: whether nobody has changed it since.
+        kind: of caption.
     """
 
     picture: int
@@ -70,6 +75,7 @@ class Replaced:
     version: int
     after: str
     stands: bool
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -96,33 +102,34 @@ class _Replacement:
 
 @dataclass(frozen=True)
 class _Step:
-    """A caption to append to a picture whose current version is `before`."""
+    """A caption to append to a picture whose current version is `before`; `details` are names with values."""
 
     picture: int
     before: int
     text: str
     author: str
-    details: Mapping[str, object]
+    details: tuple[tuple[str, object], ...]
 
 
-def rewrite(dataset: Dataset, title: str, rewrites: Sequence[Rewrite]) -> BulkResult:
+def rewrite(dataset: Dataset, title: str, rewrites: Sequence[Rewrite], kind: str = CAPTION) -> BulkResult:
     """Store new texts in one transaction; who wrote the caption stays, since an edit of many is not typed by hand.
 
     Args:
         dataset: to change.
         title: what the edit does, as shown in the list of edits.
         rewrites: at most one a picture.
+        kind: of caption that is rewritten.
     """
     steps, conflicts = [], []
     with schema.transaction(dataset.database) as db:
-        current = _current(db)
+        standing = _standing(db, kind)
         for each in rewrites:
-            before = current.get(each.picture, _Caption())
-            if before.version != each.expected_version:
+            version, author = standing.get(each.picture, (0, ""))
+            if version != each.expected_version:
                 conflicts.append(each.picture)
             else:
-                steps.append(_Step(each.picture, before.version, one_line(each.text), before.author, {"edit": title}))
-        return _write(db, title, None, steps, conflicts)
+                steps.append(_Step(each.picture, version, one_line(each.text), author, (("edit", title),)))
+        return _write(db, kind, title, None, steps, conflicts)
 
 
 def undo(dataset: Dataset, id: int) -> BulkResult:
@@ -133,39 +140,43 @@ def undo(dataset: Dataset, id: int) -> BulkResult:
     """
     steps, conflicts = [], []
     with schema.transaction(dataset.database) as db:
-        row = db.execute("SELECT title FROM bulks WHERE id = ?", (id,)).fetchone()
+        row = db.execute(f"SELECT title, {_KIND} FROM bulks WHERE id = ?", (id,)).fetchone()
         if row is None:
             raise DatasetError(f"dataset {dataset.name!r} has no edit number {id}", "Reload the list of edits.")
-        current = _current(db)
-        for each in _replacements(db, id):
+        title, kind = row
+        current = _current(db, kind)
+        for each in _replacements(db, kind, id):
             now = current[each.picture]
             if now.origin != each.after.origin:
                 conflicts.append(each.picture)
             else:
-                details = {"undoes": now.version, "restores": each.before.origin}
+                details = (("undoes", now.version), ("restores", each.before.origin))
                 steps.append(_Step(each.picture, now.version, each.before.text, each.before.author, details))
-        return _write(db, f"Undo: {row['title']}", id, steps, conflicts)
+        return _write(db, kind, f"Undo: {title}", id, steps, conflicts)
 
 
 def bulks(dataset: Dataset) -> list[Bulk]:
     """Every bulk edit, the latest first."""
     with schema.connection(dataset.database) as db:
         rows = db.execute(
-            "SELECT id, title, (SELECT count(*) FROM bulk_captions WHERE bulk = id) AS captions, undoes, written "
-            "FROM bulks ORDER BY id DESC"
+            "SELECT id, title, (SELECT count(*) FROM bulk_captions WHERE bulk = id), undoes, written, "
+            f"{_KIND} FROM bulks ORDER BY id DESC"
         )
-        return [Bulk(**row) for row in rows]
+        return [Bulk(*row) for row in rows]
 
 
 def replaced(dataset: Dataset, id: int, most: int) -> list[Replaced]:
     """The first captions that a bulk edit changed, by the numbers of their pictures."""
     with schema.connection(dataset.database) as db:
+        row = db.execute(f"SELECT {_KIND} FROM bulks WHERE id = ?", (id,)).fetchone()
+        kind = row[0] if row else CAPTION
+        table = kinds.table(kind)
         rows = db.execute(
             "SELECT b.picture, p.name, b.before, coalesce(old.text, ''), coalesce(old.author, ''), b.after, new.text, "
-            "b.after = (SELECT max(version) FROM captions WHERE picture = b.picture) "
+            f"b.after = (SELECT max(version) FROM {table} WHERE picture = b.picture), '{kind}' "
             "FROM bulk_captions b JOIN pictures p ON p.id = b.picture "
-            "LEFT JOIN captions old ON old.picture = b.picture AND old.version = b.before "
-            "JOIN captions new ON new.picture = b.picture AND new.version = b.after "
+            f"LEFT JOIN {table} old ON old.picture = b.picture AND old.version = b.before "
+            f"JOIN {table} new ON new.picture = b.picture AND new.version = b.after "
             "WHERE b.bulk = ? ORDER BY b.picture LIMIT ?",
             (id, most),
         )
@@ -179,22 +190,32 @@ def restore(dataset: Dataset, row: Replaced) -> None:
         CaptionConflict: it was changed since.
     """
     details = {"undoes": row.version, "restores": row.old_version}
-    dataset.write_caption(row.picture, row.before, author=row.author, details=details, expected_version=row.version)
+    dataset.write_caption(
+        row.picture, row.before, author=row.author, details=details, expected_version=row.version, kind=row.kind
+    )
 
 
-def _current(db: sqlite3.Connection) -> dict[int, _Caption]:
+def _standing(db: sqlite3.Connection, kind: str) -> dict[int, tuple[int, str]]:
+    """Version and author of each current caption."""
+    rows = db.execute(f"SELECT picture, max(version), author FROM {kinds.table(kind)} GROUP BY picture")
+    return {picture: (version, author) for picture, version, author in rows}
+
+
+def _current(db: sqlite3.Connection, kind: str) -> dict[int, _Caption]:
     """The current caption of each picture that ever had one; of a group, SQLite reads the row of its max()."""
-    rows = db.execute(f"SELECT picture, max(version), text, author, {_ORIGIN} FROM captions GROUP BY picture")
+    rows = db.execute(
+        f"SELECT picture, max(version), text, author, {_ORIGIN} FROM {kinds.table(kind)} GROUP BY picture"
+    )
     return {picture: _Caption(*caption) for picture, *caption in rows}
 
 
-def _replacements(db: sqlite3.Connection, id: int) -> list[_Replacement]:
+def _replacements(db: sqlite3.Connection, kind: str, id: int) -> list[_Replacement]:
     """What a bulk edit did."""
     versions = {
         (picture, caption[0]): _Caption(*caption)
         for picture, *caption in db.execute(
-            f"SELECT picture, version, text, author, {_ORIGIN} FROM bulk_captions JOIN captions USING (picture) "
-            "WHERE bulk = ? AND version IN (before, after)",
+            f"SELECT picture, version, text, author, {_ORIGIN} FROM bulk_captions "
+            f"JOIN {kinds.table(kind)} USING (picture) WHERE bulk = ? AND version IN (before, after)",
             (id,),
         )
     }
@@ -203,18 +224,22 @@ def _replacements(db: sqlite3.Connection, id: int) -> list[_Replacement]:
 
 
 def _write(
-    db: sqlite3.Connection, title: str, undoes: int | None, steps: Sequence[_Step], conflicts: list[int]
+    db: sqlite3.Connection, kind: str, title: str, undoes: int | None, steps: Sequence[_Step], conflicts: list[int]
 ) -> BulkResult:
     if not steps:
         return BulkResult(None, [], conflicts)
     now = time.time()
     id = db.execute("INSERT INTO bulks (title, undoes, written) VALUES (?, ?, ?)", (title, undoes, now)).lastrowid
+    if kind != CAPTION:
+        db.execute("INSERT INTO bulk_kinds VALUES (?, ?)", (id, kind))
+
+    @cache  # most say the same
+    def encoded(details: tuple[tuple[str, object], ...]) -> str:
+        return json.dumps({"bulk": id, **dict(details)}, sort_keys=True)
+
     db.executemany(
-        "INSERT INTO captions VALUES (?, ?, ?, ?, ?, ?)",
-        [
-            (s.picture, s.before + 1, s.text, s.author, json.dumps({"bulk": id, **s.details}, sort_keys=True), now)
-            for s in steps
-        ],
+        kinds.insertion(kind),
+        [(s.picture, s.before + 1, s.text, s.author, encoded(s.details), now) for s in steps],
     )
     db.executemany(
         "INSERT INTO bulk_captions VALUES (?, ?, ?, ?)", [(id, s.picture, s.before, s.before + 1) for s in steps]

@@ -38,6 +38,8 @@ def one_line(text: str) -> str:
 
     Source of the rule: some trainers read the first line only, others one caption a line (sd-scripts, OneTrainer).
     """
+    if text.isprintable():
+        return text.strip()
     parts = re.split("[\x00-\x1f\x7f-\x9f\u2028\u2029]+", text.encode("utf-8", "replace").decode())
     return " ".join(part for raw in parts if (part := raw.strip()))
 

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+from lora_lightning.datasets.kinds import CAPTION
+
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture with its current caption.
+    """One picture with its current caption of one kind.
 
     Attributes:
         file: name inside DATASET/images/, such as `000001.3fa9c2d1.png`.
@@ -17,6 +19,7 @@ class Picture:
         author: "" | "human" | "import" | a captioner's name.
         aside: why it was set aside, empty when it is in use.
         focus_x: where crops are centred, as a share of the width from the left; `focus_y` of the height from the top.
+        kind: of the caption, "caption" for the one that every trainer gets.
     """
 
     id: int
@@ -31,6 +34,7 @@ class Picture:
     aside: str = ""
     focus_x: float = 0.5
     focus_y: float = 0.5
+    kind: str = CAPTION
 
 
 @dataclass(frozen=True)

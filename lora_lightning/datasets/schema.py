@@ -90,7 +90,24 @@ CREATE TRIGGER IF NOT EXISTS alternates_are_kept BEFORE DELETE ON alternates
     BEGIN SELECT RAISE(ABORT, 'a caption version is never deleted'); END;
 """
 
-STEPS = (_PICTURES_AND_CAPTIONS, _TRIAGE_AND_LEDGER, _FOCUS_AND_ALTERNATES)
+_VARIATIONS_AND_KINDS = """
+CREATE TABLE IF NOT EXISTS variations (  -- pictures drawn from one of the dataset's, which a person looks at first
+    id INTEGER PRIMARY KEY,
+    file TEXT NOT NULL UNIQUE,      -- name inside variations/
+    sha256 TEXT NOT NULL UNIQUE,    -- of its bytes
+    origin INTEGER NOT NULL REFERENCES pictures (id),
+    caption TEXT NOT NULL,
+    details TEXT NOT NULL,          -- JSON object: model, LoRAs, strength, seed, ...
+    made REAL NOT NULL,             -- seconds since the epoch
+    state TEXT NOT NULL             -- 'waiting' | 'accepted' | 'rejected'
+);
+CREATE TABLE IF NOT EXISTS bulk_kinds (  -- edits of other captions than the one that every trainer gets
+    bulk INTEGER PRIMARY KEY REFERENCES bulks (id),
+    kind TEXT NOT NULL              -- as in `alternates`
+);
+"""
+
+STEPS = (_PICTURES_AND_CAPTIONS, _TRIAGE_AND_LEDGER, _FOCUS_AND_ALTERNATES, _VARIATIONS_AND_KINDS)
 """Each brings a file of one schema to the next; two processes may take a step beyond the first at once."""
 VERSION = len(STEPS)
 

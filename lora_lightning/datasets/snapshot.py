@@ -13,6 +13,7 @@ from threading import Lock
 
 from lora_lightning.datasets import alternates
 from lora_lightning.datasets.alternates import Alternate
+from lora_lightning.datasets.kinds import CAPTION
 from lora_lightning.datasets.store import Dataset, Picture
 
 KEPT = 2
@@ -42,6 +43,16 @@ class Snapshot:
     def aside(self) -> list[Picture]:
         """Those set aside."""
         return [picture for picture in self.everything if picture.aside]
+
+    @cached_property
+    def _of_kind(self) -> dict[str, list[Picture]]:
+        return {CAPTION: self.pictures}
+
+    def of(self, kind: str) -> list[Picture]:
+        """Those in use, with their captions of a kind."""
+        if kind not in self._of_kind:
+            self._of_kind[kind] = self.dataset.pictures(kind=kind)
+        return self._of_kind[kind]
 
     @cached_property
     def alternates(self) -> dict[int, dict[str, Alternate]]:

@@ -94,6 +94,11 @@ class Meters:
     clip: Meter
     t5: Meter
 
+    @property
+    def both(self) -> tuple[Meter, Meter]:
+        """CLIP's first."""
+        return self.clip, self.t5
+
 
 def meters(base: str) -> Meters:
     """The meters of a base model, without any network.

@@ -4,10 +4,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lora_lightning.caption.config import CaptionConfig
@@ -15,7 +17,7 @@ from lora_lightning.caption.module import Result
 from lora_lightning.caption.writer import CaptionWriter
 from lora_lightning.datasets import alternates
 from lora_lightning.datasets.store import Dataset
-from lora_lightning.errors import DatasetError, InputError, ModelError, Stopped
+from lora_lightning.errors import DatasetError, InputError, JobError, ModelError, Stopped
 from lora_lightning.runs.folder import RunFolder
 
 # Lightning 2.6 asks torch's LeafSpec in the old way.
@@ -158,22 +160,40 @@ def test_an_absent_captioner_is_named_at_once(caption, dataset):
     assert time.monotonic() - started < 10
 
 
-def test_processes_share_the_pictures_and_the_first_tells_for_all(caption, dataset, workspace):
-    caption(temperature=1.0)
+def kill_one_at_the_first_caption(dataset):
+    """The process of this one that was started last, when it or another has written something."""
+    while not any(picture.caption for picture in dataset.pictures()):
+        time.sleep(0.01)
+    children = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+    max(children, key=lambda child: child.create_time()).kill()
+
+
+def test_processes_share_the_pictures_and_when_one_is_killed_the_rest_is_done_later(caption, dataset, workspace):
+    same = {"temperature": 0.0, "max_tokens": 60}
+    caption(**same)
     alone = captions(dataset)
     damaged = dataset.pictures()[1]
     dataset.path(damaged).write_bytes(b"no picture")
-    report = caption(temperature=1.0, devices=2, batch_size=1, existing="replace_machine", seed=1).report
-    assert report["captioned"] == 4
+    for picture in dataset.pictures():
+        dataset.write_caption(picture.id, "", author="human")
+    killer = threading.Thread(target=kill_one_at_the_first_caption, args=[dataset])
+    killer.start()
+    with pytest.raises(JobError, match=r"one of the 2 processes .* was ended .SIGKILL") as caught:
+        caption(**same, devices=2, batch_size=1)
+    killer.join()
+    assert "runs resume described.caption-2" in caught.value.hint
+    left = [name for name, text in captions(dataset).items() if not text]
+    assert damaged.name in left
+    assert 2 <= len(left) <= 4
+
+    report = caption(**same, devices=2, batch_size=1).report
+    assert (report["captioned"], report["skipped"]) == (len(left) - 1, 5 - len(left))
     assert [failed["file"] for failed in report["failed"]] == [damaged.name]
-    together = captions(dataset)
-    assert together != alone
-    assert [len(dataset.history(picture.id)) for picture in dataset.pictures()] == [2, 1, 2, 2, 2]
+    assert captions(dataset) == alone | {damaged.name: ""}
     run = RunFolder(workspace.run("described.caption-2"))
     assert len(list((run.path / "shares").glob("[01].json"))) == 2
+    assert run.status().state == "completed"
     assert run.status().figures["images_per_second"] > 0
-    assert caption(temperature=1.0, existing="replace_machine", pictures="1,3,4,5").report["captioned"] == 4
-    assert {name for name, text in captions(dataset).items() if text != alone[name]} == set()
 
 
 @pytest.mark.slow
@@ -225,7 +245,7 @@ def test_pictures_that_do_not_exist_are_named(caption, dataset, pictures):
 def test_a_further_caption_leaves_the_caption_alone(caption, dataset):
     first, second, *_ = dataset.pictures()
     dataset.write_caption(first.id, "typed by hand", author="human")
-    alternates.write(dataset, second.id, "short", "short by hand")
+    dataset.write_caption(second.id, "short by hand", author="human", kind="short")
     assert caption(written_as="short").report["captioned"] == 4
     written = alternates.current(dataset)
     assert written[second.id]["short"].text == "short by hand"
@@ -236,11 +256,16 @@ def test_a_further_caption_leaves_the_caption_alone(caption, dataset):
 
 
 def test_prompts_get_the_trigger_and_captions_a_frame(caption, dataset):
-    caption(prompt="Describe {name}.", prefix="{trigger}, ", suffix=", oil on canvas", trigger="OHWX")
-    for picture in dataset.pictures():
-        assert picture.caption.startswith("OHWX, ")
+    asked = {"prompt": "Describe {name}.", "prefix": "{trigger}, ", "suffix": ", oil on canvas", "trigger": "OHWX"}
+    caption(**asked)
+    single = captions(dataset)
+    assert all(text.startswith("OHWX, ") and text.endswith(", oil on canvas") for text in single.values())
+    assert dataset.history(1)[0].details["prompt"] == "Describe OHWX."
+    caption(**asked, more_prompts=("What has {name}?",), existing="replace_machine")
+    for picture in dataset.pictures():  # the second answer stands behind the first, before the style
+        assert picture.caption.startswith(single[picture.name].removesuffix(", oil on canvas") + " ")
         assert picture.caption.endswith(", oil on canvas")
-        assert dataset.history(picture.id)[0].details["prompt"] == "Describe OHWX."
+    assert dataset.history(1)[1].details["prompts"] == ["Describe OHWX.", "What has OHWX?"]
 
 
 def test_a_prompt_that_wants_a_trigger_gets_none_for_nothing(caption, dataset):

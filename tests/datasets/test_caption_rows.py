@@ -80,25 +80,29 @@ def test_a_row_whose_caption_is_no_text_is_reported(workspace, make_zip, small_p
     ]
 
 
-def test_alternates_have_versions_and_are_never_overwritten_unseen(dataset):
-    alternates.write(dataset, 1, "short", "one\nline", author="captioner")
-    first = alternates.write(dataset, 1, "short", "by hand", expected_version=1)
-    assert (first.text, first.version, first.author) == ("by hand", 2, "human")
-    assert alternates.write(dataset, 1, "short", "by hand").version == 2
-    with pytest.raises(CaptionConflict) as conflict:
-        alternates.write(dataset, 1, "short", "mine", expected_version=1)
+def test_every_kind_has_versions_that_are_never_overwritten_unseen(dataset):
+    caption = dataset.picture(1)
+    dataset.write_caption(1, "one\nline", author="captioner", kind="short")
+    first = dataset.write_caption(1, "by hand", author="human", expected_version=1, kind="short")
+    assert (first.caption, first.version, first.author) == ("by hand", 2, "human")
+    assert dataset.write_caption(1, "by hand", author="human", kind="short").version == 2
+    with pytest.raises(CaptionConflict, match=r"short caption of .* was changed") as conflict:
+        dataset.write_caption(1, "mine", author="human", expected_version=1, kind="short")
     assert conflict.value.current == "by hand"
-    assert [version.text for version in alternates.history(dataset, 1, "short")] == ["one line", "by hand"]
-    alternates.write(dataset, 1, "short", "")
+    assert [version.text for version in dataset.history(1, "short")] == ["one line", "by hand"]
+    assert dataset.picture(1) == caption
+    back = dataset.undo(1, "short")
+    assert (back.caption, back.author, back.version) == ("one line", "captioner", 3)
+    dataset.write_caption(1, "", author="human", kind="short")
     assert alternates.current(dataset) == {}
-    for id, kind, error in ((1, "Two words", InputError), (99, "short", DatasetError)):
+    for id, kind, error in ((1, "Two words", InputError), (1, "x' --", InputError), (99, "short", DatasetError)):
         with pytest.raises(error):
-            alternates.write(dataset, id, kind, "x")
+            dataset.write_caption(id, "x", author="human", kind=kind)
 
 
 def test_an_imported_alternate_does_not_replace_one_by_a_person(workspace, dataset, tmp_path):
-    alternates.write(dataset, 1, "short", "by hand")
-    alternates.write(dataset, 2, "short", "by machine", author="captioner")
+    dataset.write_caption(1, "by hand", author="human", kind="short")
+    dataset.write_caption(2, "by machine", author="captioner", kind="short")
     name = [picture.name for picture in sorted(dataset.pictures(), key=lambda picture: picture.id)]
     listed = {name[0]: {"caption_short": "imported", "caption": "long"}, name[1]: {"short": "new", "caption": "long"}}
     (tmp_path / "c.json").write_text(json.dumps(listed))

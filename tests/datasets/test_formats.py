@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from lora_lightning import plugins
+from lora_lightning.datasets import aside
 from lora_lightning.datasets.formats import seed, sidecar
 from lora_lightning.datasets.images import open_rgb
 from lora_lightning.datasets.importing import import_sources
@@ -76,6 +77,35 @@ def test_exporting_again_replaces_the_files_with_equal_ones(varied, tmp_path):
     first = [path.read_bytes() for path in seed.export(varied, tmp_path)]
     assert [path.read_bytes() for path in seed.export(varied, tmp_path)] == first
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_only_new_pictures_are_encoded_and_the_bytes_are_those_of_a_whole_export(varied, tmp_path, monkeypatch):
+    whole = seed.export(varied, tmp_path / "whole")[2]
+    encoded = []
+    encode = seed._png
+    monkeypatch.setattr(seed, "_png", lambda path: encoded.append(path.name) or encode(path))
+    again = seed.export(varied, tmp_path / "again", whole)[2]
+    assert (encoded, again.read_bytes(), again.stat().st_ino) == ([], whole.read_bytes(), whole.stat().st_ino)
+    last, first = varied.pictures()[-1], varied.pictures()[0]
+    aside.set_aside(varied, {last.id: "not today", first.id: "nor this"})
+    fewer = seed.export(varied, tmp_path / "again")[2].read_bytes()
+    assert fewer == seed.export(varied, tmp_path / "fewer", tmp_path / "none.zip")[2].read_bytes()
+    assert (len(encoded), whole.stat().st_nlink) == (8, 1)  # the eight of the export without an earlier ZIP
+    aside.bring_back(varied, [last.id, first.id])
+    assert seed.export(varied, tmp_path / "again")[2].read_bytes() == whole.read_bytes()
+    assert encoded[8:] == [first.file, last.file]
+
+
+def test_a_damaged_earlier_export_is_not_taken_over(varied, tmp_path):
+    whole = seed.export(varied, tmp_path / "whole")[2]
+    data = bytearray(whole.read_bytes())
+    data[data.index(b"IDAT") + 20] ^= 1
+    for damaged in (bytes(data), data[:1000]):
+        (tmp_path / "damaged.zip").write_bytes(damaged)
+        aside.set_aside(varied, {varied.pictures()[-1].id: "so that the ZIP is written anew"})
+        seed.export(varied, tmp_path / "out", tmp_path / "damaged.zip")
+        aside.bring_back(varied, [picture.id for picture in varied.pictures(include_aside=True)])
+        assert seed.export(varied, tmp_path / "out")[2].read_bytes() == whole.read_bytes()
 
 
 def test_sidecars_come_back_whole(varied, workspace, tmp_path):

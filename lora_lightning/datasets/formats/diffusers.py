@@ -17,6 +17,7 @@ from pathlib import Path
 from lora_lightning.datasets import alternates
 from lora_lightning.datasets.formats._pictures import files, new_folder, write_pictures
 from lora_lightning.datasets.formats._reading import Seen, seen
+from lora_lightning.datasets.kinds import USUAL
 from lora_lightning.datasets.store import Dataset
 
 TITLE = "diffusers scripts and the Hub (image folder)"
@@ -34,7 +35,7 @@ def export(dataset: Dataset, output: Path) -> list[Path]:
     with new_folder(output) as folder:
         rows = write_pictures(dataset, folder)
         others = alternates.current(dataset)
-        kinds = [kind for kind in alternates.USUAL if any(kind in each for each in others.values())]
+        kinds = [kind for kind in USUAL if any(kind in each for each in others.values())]
         lines = []
         for row, picture in zip(rows, dataset.pictures(), strict=True):
             own = others.get(picture.id, {})

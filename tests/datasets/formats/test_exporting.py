@@ -60,7 +60,7 @@ def test_a_picture_of_another_size_is_found(dataset, tmp_path):
 def test_short_captions_and_tags_go_with_an_image_folder_and_come_back(workspace, dataset, tmp_path):
     second = dataset.pictures()[1]
     dataset.write_caption(second.id, "a wall", author="human")
-    alternates.write(dataset, second.id, "tags", "wall, bricks")
+    dataset.write_caption(second.id, "wall, bricks", author="human", kind="tags")
     diffusers.export(dataset, tmp_path / "out")
     rows = [json.loads(line) for line in (tmp_path / "out" / "metadata.jsonl").read_text().splitlines()]
     assert [set(row) for row in rows] == [{"file_name", "text", "tags"}] * 3
