@@ -3,6 +3,7 @@ NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p $(NEW_ENOUGH) 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 READY := .venv/ready
+SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .PHONY: help setup run demo test lint types boundaries unit browser nightly screenshots clean
 
@@ -40,11 +41,11 @@ boundaries: setup
 	$(BIN)/lint-imports
 
 unit: setup
-	$(BIN)/python -m pytest -m "not slow and not browser"
+	$(BIN)/python -m pytest -m "not slow and not browser" $(SIDE_BY_SIDE)
 
 browser: setup
 	@CHROMIUM=$$($(BIN)/python tools/chromium.py) && echo "browser: $$CHROMIUM" && export CHROMIUM \
-		&& $(BIN)/python -m pytest -m "browser and not slow"
+		&& $(BIN)/python -m pytest -m "browser and not slow" $(SIDE_BY_SIDE)
 
 nightly: setup  ## the long forms
 	$(BIN)/python -m pytest -m slow

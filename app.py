@@ -7,6 +7,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from lora_lightning.ui.routes import routes
+from lora_lightning.ui.warm import warmed
 from lora_lightning.workspace import Workspace
 
 NAVIGATION = Path(__file__).parent / "lora_lightning" / "ui" / "navigation.py"
@@ -16,6 +17,7 @@ HOSTS = st.get_option("server.allowedHosts") or ["*"]
 
 app = st.App(
     NAVIGATION,
+    lifespan=warmed,
     routes=routes(Workspace.find()),
     middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)],
 )

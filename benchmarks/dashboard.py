@@ -70,6 +70,7 @@ def main() -> None:
         worker.start()
         try:
             rows, strangers = measure(browser, dashboard, live.name)
+            rows += journey(browser, Path(folder))
         finally:
             at_work.set()
             worker.join()
@@ -149,6 +150,22 @@ def measure(browser: Browser, dashboard: Dashboard, live: str) -> tuple[list[Row
     memory = psutil.Process(dashboard.process.pid).memory_info().rss / 2**20
     rows.append(Row("memory after every page twice", memory, memory, "MiB", 300))
     return rows, strangers + visitor.strangers
+
+
+def journey(browser: Browser, folder: Path) -> list[Row]:
+    """What a new person does: from the empty home page to a LoRA that was trained here, by clicking."""
+    dashboard = Dashboard(folder / "new", folder / "elsewhere").start()
+    try:
+        visitor = Visitor(browser.new_context(viewport={"width": 1280, "height": 900}).new_page(), dashboard.address)
+        started = time.perf_counter()
+        visitor.go("").click("Try it with the sample set").sees("The LoRA is finished", seconds=1800)
+        seconds, clicks = time.perf_counter() - started, visitor.clicks
+    finally:
+        dashboard.end()
+    return [
+        Row("from an empty workspace to a trained LoRA", seconds, seconds, "s", 180),
+        Row("clicks for that", clicks, clicks, "", 12),
+    ]
 
 
 def switch(visitor: Visitor, title: str, also: str) -> None:

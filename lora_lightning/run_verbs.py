@@ -67,7 +67,9 @@ def _resume(words: list[str], workspace: Workspace, say: Say) -> Outcome:
 
 
 def _queue(words: list[str], workspace: Workspace, say: Say) -> Outcome:
-    if words:
+    if len(words) > 1:
+        queue.choose_device(workspace, words[0], "" if words[1] == "any" else words[1])
+    elif words:
         queue.move_to_front(workspace, words[0])
     line = queue.waiting(workspace)
     for status in line:

@@ -7,7 +7,7 @@ from lora_lightning.runs import launch
 from lora_lightning.ui import cards, drafts, form, monitor, redraw, results
 from lora_lightning.workspace import Workspace
 
-LISTS = ("generate.prompts", "generate.loras")
+LISTS = ("generate.prompts", "generate.loras", "generate.vary")
 FIELDS = ["model.base", *(path for path in form.paths("generate") if path not in LISTS)]
 FILLED, AS_FILLED = "picture filled in from", "values filled in"
 

@@ -89,4 +89,4 @@ with st.grid("auto", min_column_width=220):
     if not gpus():
         figure("Device", "CPU", "no NVIDIA GPU is visible")
     home = next(folder for folder in (workspace.home, *workspace.home.parents) if folder.exists())
-    figure("Disk", f"{cards.size(shutil.disk_usage(home).free)} free", str(workspace.home))
+    figure("Disk", f"{cards.size(shutil.disk_usage(home).free)} free", cards.place(workspace.home))

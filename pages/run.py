@@ -34,7 +34,7 @@ made = run.result().get("made", {})
 lora = made.get("lora")
 if status.state == "completed" and lora:
     size = cards.size(Path(lora).stat().st_size)
-    st.success(f"`{lora}` ({size})", title="The LoRA is finished", icon=":material/check_circle:")
+    st.success(f"`{cards.place(Path(lora))}` ({size})", title="The LoRA is finished", icon=":material/check_circle:")
     with st.container(horizontal=True, vertical_alignment="center"):
         cards.next_step("Generate pictures", to="generate", icon=":material/image:", query={"lora": Path(lora).stem})
         st.page_link(cards.page("evaluate"), label="Evaluate it", query_params={"lora": Path(lora).stem})

@@ -6,8 +6,9 @@ import streamlit as st
 
 from lora_lightning.doctor import examine
 from lora_lightning.runs import notify
-from lora_lightning.runs.gpu import devices, gpus
+from lora_lightning.runs.gpu import devices
 from lora_lightning.ui import account, actions, cards, diagnostics, storage, tour
+from lora_lightning.ui.devices import named
 from lora_lightning.workspace import Workspace
 
 workspace = Workspace.find()
@@ -17,7 +18,7 @@ tour.show()
 left, right = st.columns(2, gap="large")
 with left:
     st.subheader("Workspace", anchor=False)
-    st.code(str(workspace.home), language=None)
+    st.code(cards.place(workspace.home), language=None)
     st.markdown(":gray[Choose another with LORA_LIGHTNING_HOME before starting, or --home on the command line.]")
     storage.show(workspace)
 
@@ -50,7 +51,7 @@ with left:
 
 with right:
     st.subheader("Devices", anchor=False)
-    found = {f"cuda-{gpu.index}": f"{gpu.name}, {gpu.memory_mib / 1024:.0f} GB" for gpu in gpus()}
+    found = named()
     rows = [
         {
             "Device": device.name,

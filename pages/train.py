@@ -3,9 +3,11 @@
 import streamlit as st
 
 from lora_lightning.check import check
+from lora_lightning.datasets.snapshot import take
 from lora_lightning.datasets.store import Dataset
 from lora_lightning.recipe import inspect
-from lora_lightning.ui import cards, drafts, form, kitchen, launching, preflight
+from lora_lightning.runs.gpu import alone
+from lora_lightning.ui import cards, devices, drafts, form, kitchen, launching, preflight
 from lora_lightning.workspace import Workspace
 
 VIEWS = ["Simple", "Advanced"]
@@ -30,15 +32,20 @@ with left:
     kitchen.share(workspace, values)
 
 found = inspect(values)
-pictures = Dataset.open(workspace.dataset(dataset)).pictures() if dataset else []
+snapshot = take(Dataset.open(workspace.dataset(dataset))) if dataset else None
 with right:
     st.subheader("Before it starts", anchor=False)
-    report = check(found.recipe, workspace)
+    device = devices.choose(workspace, found.recipe)
+    with alone(device):
+        report = check(found.recipe, workspace)
     preflight.figures(report.estimates)
-    launching.panel(workspace, found, report, values)
-    with st.expander("Noise levels", icon=":material/blur_on:"):
-        preflight.noise(found.recipe)
-    if pictures:
-        with st.expander(f"What training sees of {cards.counted(len(pictures), 'picture')}", icon=":material/crop:"):
-            preflight.crops(found.recipe, Dataset.open(workspace.dataset(dataset)), pictures)
-    launching.command(workspace)
+    launching.panel(workspace, found, report, values, device)
+    with st.expander("Noise levels", icon=":material/blur_on:", key="train.noise", on_change="rerun") as noise:
+        if noise.open:
+            preflight.noise(found.recipe)
+    if snapshot and snapshot.pictures:
+        told = f"What training sees of {cards.counted(len(snapshot.pictures), 'picture')}"
+        with st.expander(told, icon=":material/crop:", key="train.crops", on_change="rerun") as crops:
+            if crops.open:
+                preflight.crops(found.recipe, snapshot.dataset, snapshot.pictures)
+    launching.command(workspace, device)

@@ -1,6 +1,7 @@
 """Files that are either old or new, never half: written beside the target, synced, renamed."""
 
 import fcntl
+import functools
 import json
 import os
 import tempfile
@@ -8,6 +9,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
+
+REMEMBERED = 4096
+"""JSON files whose values are kept; a run has two, of a kilobyte or so."""
+SETTLED_SECONDS = 2.0
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> Path:
@@ -52,6 +57,22 @@ def read_json(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def settled_json(path: Path) -> dict[str, Any]:
+    """The same for those who only look, over and over: a file that nobody touched of late is not parsed again."""
+    try:
+        stat = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    if time.time() - stat.st_mtime < SETTLED_SECONDS:  # two writes within a tick of the clock look alike
+        return read_json(path)
+    return dict(_parsed(path, stat.st_ino, stat.st_mtime_ns, stat.st_size))
+
+
+@functools.lru_cache(REMEMBERED)
+def _parsed(path: Path, _inode: int, _mtime_ns: int, _size: int) -> dict[str, Any]:
+    return read_json(path)
 
 
 class Lock:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lora_lightning.errors import NameProblem
-from lora_lightning.runs.files import Lock, read_json, write_json
+from lora_lightning.runs.files import Lock, read_json, settled_json, write_json
 from lora_lightning.workspace import Workspace
 
 State = Literal["queued", "running", "stopping", "paused", "stopped", "interrupted", "failed", "completed"]
@@ -41,6 +41,7 @@ class Status:
     updated: float = 0.0
     queue_order: float = 0.0
     device: str = ""
+    wanted: str = ""
     error: str = ""
     seconds: dict[str, float] | None = None
 
@@ -124,7 +125,7 @@ class RunFolder:
 
     def result(self) -> dict[str, Any]:
         """What the run made, or empty."""
-        return read_json(self.path / "result.json")
+        return settled_json(self.path / "result.json")
 
     def request(self, control: Literal["STOP", "SAVE", "SAMPLE"]) -> None:
         """Ask the running work for something; it looks between steps."""
@@ -150,7 +151,7 @@ class RunFolder:
 
     def status(self) -> Status:
         """The true state, derived from the lock, the state file and the result."""
-        stored = self.read_state()
+        stored = settled_json(self.path / "state.json")
         state, message, hint = _derive(self, stored)
         return Status(
             name=self.name,
@@ -168,6 +169,7 @@ class RunFolder:
             updated=stored.get("updated", 0.0),
             queue_order=stored.get("queue_order", 0.0),
             device=stored.get("device", ""),
+            wanted=stored.get("wanted", ""),
             error=stored.get("error", "") if state == "failed" else "",
             seconds=stored.get("seconds", {}),
         )
@@ -196,7 +198,7 @@ class RunFolder:
 def runs(workspace: Workspace) -> list[RunFolder]:
     """Every run of a workspace, the newest first."""
     found = [RunFolder(path.parent) for path in workspace.runs.glob("*/recipe.yaml")]
-    return sorted(found, key=lambda run: run.read_state().get("created", 0.0), reverse=True)
+    return sorted(found, key=lambda run: settled_json(run.path / "state.json").get("created", 0.0), reverse=True)
 
 
 def _derive(run: RunFolder, stored: dict[str, Any]) -> tuple[State, str, str]:

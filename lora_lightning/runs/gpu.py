@@ -2,7 +2,9 @@
 
 import os
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,22 +29,43 @@ class Gpu:
     """What it computes with, such as (9, 0) for Hopper; (0, 0) where the driver does not say."""
 
 
+_only: ContextVar[str] = ContextVar("only", default="")
+
+
+@contextmanager
+def alone(device: str) -> Iterator[None]:
+    """Within, `gpus` finds this device only, as the job does that is given it; '' changes nothing."""
+    token = _only.set(device)
+    try:
+        yield
+    finally:
+        _only.reset(token)
+
+
 def gpus() -> list[Gpu]:
-    """The GPUs that this process may use; empty without a driver."""
+    """The GPUs that this process may use; empty without a driver.
+
+    The driver's library is never shut down: to begin with it takes a while, and from then on nothing.
+    """
     try:
         pynvml.nvmlInit()
+        return [_read(index) for index in range(pynvml.nvmlDeviceGetCount()) if _visible(index)]
     except pynvml.NVMLError:
         return []
-    try:
-        count = pynvml.nvmlDeviceGetCount()
-        return [_read(index) for index in range(count) if _visible(index)]
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def _visible(index: int) -> bool:
+    """Whether CUDA_VISIBLE_DEVICES, which names GPUs by number or by the start of their UUID, lets it through."""
+    if _only.get() not in ("", f"cuda-{index}"):
+        return False
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible is None or str(index) in [part.strip() for part in visible.split(",")]
+    if visible is None:
+        return True
+    named = [part.strip() for part in visible.split(",")]
+    if str(index) in named:
+        return True
+    uuids = tuple(name for name in named if name.startswith("GPU-"))
+    return bool(uuids) and str(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(index))).startswith(uuids)
 
 
 def _read(index: int) -> Gpu:

@@ -149,8 +149,9 @@ def _take_devices(workspace: Workspace, reporter: Reporter, count: int | Literal
 
 
 def _use(devices: list[str]) -> None:
-    """Show only the devices in hand to the libraries imported from here on."""
+    """Show only the devices in hand to the libraries imported from here on, numbered as the driver numbers them."""
     if devices[0].startswith("cuda-"):
+        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(device.removeprefix("cuda-") for device in devices)
 
 

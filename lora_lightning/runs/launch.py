@@ -28,13 +28,14 @@ def command(workspace: Workspace, verb: str, recipe: str) -> list[str]:
     return [sys.executable, "-m", "lora_lightning", verb, recipe, "--home", str(workspace.home)]
 
 
-def start(workspace: Workspace, verb: str, name: str, recipe_yaml: str) -> RunFolder:
-    """Reserve a run and start its command in a session of its own.
+def start(workspace: Workspace, verb: str, name: str, recipe_yaml: str, device: str = "") -> RunFolder:
+    """Reserve a run and start its command in a session of its own; `device` is the only one it may take.
 
     Raises:
         NameProblem: the name is taken.
     """
     run = reserve(workspace, verb, name, recipe_yaml)
+    run.write_state(wanted=device)
     _detach(run, command(workspace, verb, str(run.recipe_path)))
     return run
 

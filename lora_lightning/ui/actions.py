@@ -132,7 +132,7 @@ def _since(run: RunFolder, status: Status) -> str:
 
 
 def _line(workspace: Workspace, run: RunFolder, key: str) -> None:
-    waiting = [status.name for status in queue.waiting(workspace)]
+    waiting = [status.name for status in queue.rivals(queue.waiting(workspace), run.name)]
     place = waiting.index(run.name) if run.name in waiting else 0
     for label, icon, by, off in (("Up", "arrow_upward", -1, place == 0), ("Down", "arrow_downward", 1, False)):
         st.button(

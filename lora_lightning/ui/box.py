@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from lora_lightning.datasets import alternates
-from lora_lightning.datasets.alternates import Alternate
+from lora_lightning.datasets import variations
+from lora_lightning.datasets.kinds import CAPTION, USUAL
 from lora_lightning.datasets.names import one_line
-from lora_lightning.datasets.store import CaptionVersion, Dataset, Picture
-from lora_lightning.datasets.tokens import Meter
+from lora_lightning.datasets.store import HUMAN, IMPORT, CaptionVersion, Dataset, Picture
 from lora_lightning.errors import CaptionConflict, LoraLightningError
 from lora_lightning.ui import cards, diff
 from lora_lightning.ui.filters import View
@@ -61,7 +60,7 @@ def save(dataset: Dataset, picture: Picture) -> bool:
     if text == picture.caption:
         return True
     try:
-        dataset.write_caption(picture.id, text, author="human", expected_version=picture.version)
+        _write(dataset, picture, text)
     except CaptionConflict as conflict:
         if conflict.current == one_line(text):
             return True
@@ -78,21 +77,20 @@ def _left(dataset: Dataset, picture: Picture) -> None:
     save(dataset, picture)
 
 
+def _write(dataset: Dataset, picture: Picture, text: str) -> None:
+    dataset.write_caption(picture.id, text, author=HUMAN, expected_version=picture.version, kind=picture.kind)
+
+
 def note_saved(picture: Picture) -> None:
     """Show beside the caption that it was saved, and when."""
     st.session_state[_saved_key(picture)] = time.strftime("%H:%M:%S")
-
-
-def meters(view: View) -> tuple[Meter, Meter]:
-    """The meters of the text encoders, CLIP first."""
-    return view.meters.clip, view.meters.t5
 
 
 def _lengths(picture: Picture, view: View) -> str:
     """How many tokens a caption has for each text encoder, of how many that it reads."""
     if not picture.caption:
         return ""
-    readings = {meter.name: meter.read(picture.caption) for meter in meters(view)}
+    readings = {meter.name: meter.read(picture.caption) for meter in view.meters.both}
     parts = (f"{name} {r.tokens}/{r.limit}{' (estimate)' if r.estimated else ''}" for name, r in readings.items())
     return f", tokens {', '.join(parts)}"
 
@@ -100,7 +98,7 @@ def _lengths(picture: Picture, view: View) -> str:
 def _findings(picture: Picture, view: View) -> None:
     """What the text encoders do not read of a caption, and what the checks found in it."""
     lines = []
-    for meter in meters(view):
+    for meter in view.meters.both:
         if cut := meter.read(picture.caption).cut:
             colour = "red" if meter is view.meters.t5 else "gray"
             lines.append(f":{colour}[:small[{meter.name} does not read: {cards.escape(_short(cut.strip()))}]]")
@@ -127,7 +125,7 @@ def _history(dataset: Dataset, picture: Picture, key: str) -> None:
     if not panel.open:
         return
     with panel:
-        versions = dataset.history(picture.id)
+        versions = dataset.history(picture.id, picture.kind)
         befores = ["", *(version.text for version in versions)]
         for version, before in reversed(list(zip(versions, befores, strict=False))):
             _version(dataset, picture, version, before, key)
@@ -135,7 +133,7 @@ def _history(dataset: Dataset, picture: Picture, key: str) -> None:
 
 def _author(name: str) -> str:
     """Who wrote a caption, in words."""
-    known = {"": "no caption", "human": "written by a person", "import": "imported"}
+    known = {"": "no caption", HUMAN: "written by a person", IMPORT: "imported", variations.AUTHOR: "drawn"}
     return known.get(name, f"written by {name}")
 
 
@@ -170,7 +168,9 @@ def _cause(version: CaptionVersion) -> str:
 
 
 def _more(dataset: Dataset, picture: Picture, view: View) -> None:
-    """The picture's short caption and tags, and any other further ones."""
+    """The picture's short caption and tags, and any other further ones, beside its caption."""
+    if picture.kind != CAPTION:
+        return
     own = view.snapshot.alternates.get(picture.id, {})
     label = f"More ({len(own)})" if own else "More"
     panel = st.popover(label, icon=":material/list_alt:", key=f"more.{picture.id}", on_change="rerun",
@@ -178,19 +178,18 @@ def _more(dataset: Dataset, picture: Picture, view: View) -> None:
     if not panel.open:
         return
     with panel:
-        for kind in dict.fromkeys((*alternates.USUAL, *own)):
-            stored = alternates.of_picture(dataset, picture.id, kind)
-            key = f"more.{dataset.name}.{picture.id}.{kind}.{stored.version}"
+        for kind in dict.fromkeys((*USUAL, *own)):
+            other = dataset.picture(picture.id, kind)
+            key = f"more.{dataset.name}.{picture.id}.{kind}.{other.version}"
             st.text_area(
-                kind.capitalize(), stored.text, key=key, height=80, on_change=_save_other, args=(dataset, stored, key)
+                kind.capitalize(), other.caption, key=key, height=80, on_change=_save_other, args=(dataset, other, key)
             )
 
 
-def _save_other(dataset: Dataset, stored: Alternate, key: str) -> None:
-    text = st.session_state[key]
+def _save_other(dataset: Dataset, other: Picture, key: str) -> None:
     with cards.reported():
-        alternates.write(dataset, stored.picture, stored.kind, text, expected_version=stored.version)
-        st.toast(f"{stored.kind.capitalize()} saved", icon=":material/check:")
+        _write(dataset, other, st.session_state[key])
+        st.toast(f"{other.kind.capitalize()} saved", icon=":material/check:")
 
 
 def _restore(dataset: Dataset, picture: Picture, version: CaptionVersion) -> None:
@@ -203,12 +202,13 @@ def _restore(dataset: Dataset, picture: Picture, version: CaptionVersion) -> Non
             author=version.author,
             details={"undoes": picture.version, "restores": origin},
             expected_version=picture.version,
+            kind=picture.kind,
         )
         note_saved(picture)
 
 
 def _undo(dataset: Dataset, picture: Picture) -> None:
-    dataset.undo(picture.id)
+    dataset.undo(picture.id, picture.kind)
     note_saved(picture)
 
 
@@ -231,18 +231,18 @@ def _conflict(dataset: Dataset, picture: Picture) -> None:
 def _resolve(dataset: Dataset, picture: Picture, mine: str | None) -> None:
     del st.session_state[_conflict_key(picture)]
     if mine is not None:
-        dataset.write_caption(picture.id, mine, author="human", expected_version=picture.version)
+        _write(dataset, picture, mine)
         note_saved(picture)
 
 
 def _key(dataset: Dataset, picture: Picture) -> str:
     """Of the box: another version is another box, so that a stale text never stands over a new one."""
-    return f"caption.{dataset.name}.{picture.id}.{picture.version}"
+    return f"{picture.kind}.{dataset.name}.{picture.id}.{picture.version}"
 
 
 def _conflict_key(picture: Picture) -> str:
-    return f"caption.conflict.{picture.sha256}"
+    return f"{picture.kind}.conflict.{picture.sha256}"
 
 
 def _saved_key(picture: Picture) -> str:
-    return f"caption.saved.{picture.sha256}"
+    return f"{picture.kind}.saved.{picture.sha256}"

@@ -7,9 +7,10 @@ import streamlit as st
 
 from lora_lightning.datasets import editing, ledger
 from lora_lightning.datasets.editing import Change, Edit
+from lora_lightning.datasets.kinds import CAPTION
 from lora_lightning.datasets.ledger import Bulk, BulkResult, Replaced
 from lora_lightning.datasets.store import Dataset
-from lora_lightning.ui import cards, diff
+from lora_lightning.ui import cards, diff, filters
 from lora_lightning.ui.filters import View
 
 KINDS = ("Find and replace", "Put first", "Put last", "Insert trigger", "Remove sentences")
@@ -109,7 +110,7 @@ def _preview(dataset: Dataset, view: View, edit: Edit) -> None:
         key="bulk.apply",
         disabled=not changes,
         on_click=_apply,
-        args=(dataset, edit, changes),
+        args=(dataset, edit, changes, view.kind),
     )
     st.markdown(f":gray[{len(changes):,} of the {_scope(view)} in view would change.]")
     if changes:
@@ -123,7 +124,8 @@ def _entry(dataset: Dataset, entry: Entry) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         verb, icon = ("Redo", ":material/redo:") if entry.undone else ("Undo", ":material/undo:")
         st.button(verb, icon=icon, key=f"bulk.undo.{entry.edit.id}", on_click=_undo, args=(dataset, entry, verb))
-        state = " :gray-badge[undone]" if entry.undone else ""
+        state = "" if entry.edit.kind == CAPTION else f" :blue-badge[{filters.KINDS[entry.edit.kind]}]"
+        state += " :gray-badge[undone]" if entry.undone else ""
         when = f"{cards.counted(entry.edit.captions, 'caption')}, {cards.ago(entry.edit.written)}"
         st.markdown(f"{cards.escape(entry.edit.title)} :gray[:small[{when}]]{state}", width="stretch")
         key = f"bulk.show.{entry.edit.id}"
@@ -158,10 +160,10 @@ def _restore(dataset: Dataset, row: Replaced) -> None:
         st.toast(f"{cards.escape(row.name)} is as before", icon=":material/undo:")
 
 
-def _apply(dataset: Dataset, edit: Edit, changes: Sequence[Change]) -> None:
+def _apply(dataset: Dataset, edit: Edit, changes: Sequence[Change], kind: str) -> None:
     """Store what the preview showed, and nothing else: the changes carry the versions that it was made from."""
     with cards.reported():
-        _tell(dataset, edit.title, editing.apply(dataset, edit, changes))
+        _tell(dataset, edit.title, editing.apply(dataset, edit, changes, kind))
         st.session_state["bulk.round"] = st.session_state.get("bulk.round", 0) + 1
 
 

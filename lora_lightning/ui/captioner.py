@@ -9,7 +9,6 @@ import streamlit as st
 from lora_lightning import recipe
 from lora_lightning.caption.presets import advice
 from lora_lightning.caption.prompts import BOOKS, LENGTHS
-from lora_lightning.caption.selection import as_written
 from lora_lightning.datasets.snapshot import Snapshot
 from lora_lightning.datasets.store import HUMAN, IMPORT, Dataset, Picture
 from lora_lightning.runs import launch
@@ -36,8 +35,7 @@ def panel(workspace: Workspace, snapshot: Snapshot) -> bool:
     bare = 2 * sum(not picture.caption for picture in pictures) > len(pictures)
     with st.expander("Captioner", expanded=bare and not busy, icon=":material/smart_toy:"):
         values = _form(workspace, dataset)
-        seen = as_written(dataset, pictures, values["caption"]["written_as"])
-        todo = wanted(seen, values["caption"]["existing"])
+        todo = wanted(snapshot.of(values["caption"]["written_as"]), values["caption"]["existing"])
         label = f"Caption {cards.counted(len(todo), 'picture')}"
         idle = todo and not busy
         if st.button(label, type="primary", icon=":material/play_arrow:", disabled=not idle, key="caption.start"):
@@ -129,7 +127,8 @@ def _failed(workspace: Workspace, dataset: Dataset, run: RunFolder) -> None:
 
 
 def _reroll(workspace: Workspace, dataset: Dataset, pictures: Sequence[Picture]) -> None:
-    chosen = {"existing": "replace_machine", "pictures": ",".join(str(picture.id) for picture in pictures)}
+    ids = ",".join(str(picture.id) for picture in pictures)
+    chosen = {"existing": "replace_machine", "pictures": ids, "written_as": pictures[0].kind}
     _again(workspace, dataset, chosen, f"{cards.counted(len(pictures), 'caption')} will be written anew")
 
 

@@ -12,6 +12,7 @@ from streamlit.elements.lib.mutable_tab_container import TabContainer
 
 from lora_lightning.errors import LoraLightningError, Problem, RecipeError
 from lora_lightning.runs.folder import State
+from lora_lightning.runs.reporter import duration as duration
 from lora_lightning.ui import form
 
 PAGES = Path(__file__).parents[2] / "pages"
@@ -85,7 +86,7 @@ def reported() -> Iterator[None]:
 def empty(title: str, text: str, *, to: str, label: str, icon: str, query: Mapping[str, str] | None = None) -> None:
     """An empty place: what is missing, why it matters, and the one next action."""
     with st.container(border=True, horizontal_alignment="center", key="empty"):
-        st.markdown(f"### {title}", text_alignment="center")
+        st.subheader(title, anchor=False, text_alignment="center")
         st.markdown(f":gray[{text}]", text_alignment="center")
         if st.button(label, icon=icon, type="primary", key="empty_action"):
             st.switch_page(page(to), query_params=query)
@@ -142,18 +143,14 @@ def figure(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def duration(seconds: float) -> str:
-    """Seconds in words of two units at most."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes = round(whole / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def ago(moment: float) -> str:
     """How long ago a moment was."""
     return f"{duration(max(0.0, time.time() - moment))} ago" if moment else "never"
+
+
+def place(path: Path) -> str:
+    """A path as people write it: with ~ for their home folder."""
+    return f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)
 
 
 def size(count_bytes: float) -> str:

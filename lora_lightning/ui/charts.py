@@ -25,6 +25,8 @@ NOT_DRAWN = {"step", "loss", "validation/error"}
 COLOURS = ["#7357ff", "#b87700", "#0f9a78", "#d64a8b"]
 """Of up to four curves: apart in hue and in lightness, and readable on both themes."""
 
+LEGEND = {"orient": "top", "title": None, "offset": 4}
+
 
 class Rows:
     """The rows of one metrics.jsonl as a table; only what is new is read again.
@@ -116,7 +118,7 @@ def draw(curves: pd.DataFrame, x: str, colours: Mapping[str, str], *, height: in
         "encoding": {
             "x": {"field": x, "type": "quantitative", "axis": {"grid": False}},
             "y": {"field": "value", "type": "quantitative", "title": None},
-            "color": {"field": "curve", "type": "nominal", "scale": hue, "legend": {"orient": "bottom", "title": None}},
+            "color": {"field": "curve", "type": "nominal", "scale": hue, "legend": LEGEND},
         },
     }
     st.vega_lite_chart(lines, spec, height=height, alt=alt)

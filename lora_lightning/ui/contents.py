@@ -38,7 +38,7 @@ def files(workspace: Workspace, run: RunFolder) -> None:
             {
                 "File": str(path.relative_to(workspace.home)),
                 "Size": cards.size(path.stat().st_size),
-                "Open": gallery.url(workspace, path) if path.suffix.lower() in SERVED else None,
+                "Open": gallery.url(workspace, path) if path.suffix.lower() in SERVED else "",
             }
             for path in dict.fromkeys([*shown, *inside])
         ],

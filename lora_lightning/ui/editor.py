@@ -7,7 +7,7 @@ from lora_lightning.ui import box, captioner, cards, gallery, review
 from lora_lightning.ui.filters import View
 from lora_lightning.workspace import Workspace
 
-PER_PAGE = 20
+PER_PAGE = 12
 LAYOUTS = ("Cards", "One by one")
 
 
@@ -34,7 +34,7 @@ def draw(workspace: Workspace, dataset: Dataset, view: View) -> None:
 
 def _told(view: View) -> None:
     guess = ""
-    if any(meter.estimated for meter in box.meters(view)):
+    if any(meter.estimated for meter in view.meters.both):
         guess = " Token counts are estimates: the model's tokenizer is not on this machine."
     shown = cards.counted(len(view.pictures), "picture")
     st.markdown(f":gray[{shown}. A caption is saved when you leave its box.{guess}]", width="stretch")

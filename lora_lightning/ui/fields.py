@@ -35,15 +35,21 @@ def kind_of(annotation: Any) -> Kind:
 
 
 def choices(annotation: Any) -> list[Choice]:
-    """The values to choose from: those of a Literal, with on and off where a bool may stand too."""
+    """The values to choose from: those of a Literal, with on and off where a bool may stand too; not the numbers."""
     if get_origin(annotation) is Literal:
         return list(get_args(annotation))
     if get_origin(annotation) in (Union, UnionType):
         parts = get_args(annotation)
         named = [value for part in parts if get_origin(part) is Literal for value in get_args(part)]
-        known = all(part in (bool, float) or get_origin(part) is Literal for part in parts)
+        known = all(part in (bool, int, float) or get_origin(part) is Literal for part in parts)
         return [*named, *([True, False] if bool in parts else [])] if named and known else []
     return []
+
+
+def number(annotation: Any) -> type[int] | type[float] | None:
+    """The kind of number that may stand instead of a choice; None where none may."""
+    kinds = get_args(annotation) if choices(annotation) and get_origin(annotation) is not Literal else ()
+    return float if float in kinds else int if int in kinds else None
 
 
 def shown(info: FieldInfo, value: Any) -> Any:
@@ -56,7 +62,7 @@ def shown(info: FieldInfo, value: Any) -> Any:
         return ("\n" if kind == "lines" else ", ").join(str(part) for part in value)
     if kind == "maybe":
         return "" if value is None else f"{value:g}"
-    return str(value) if isinstance(value, float) and kind == "choice" else value
+    return f"{value:g}" if kind == "choice" and type(value) in (int, float) else value
 
 
 def read(info: FieldInfo, held: Any) -> Any:
@@ -69,8 +75,9 @@ def read(info: FieldInfo, held: Any) -> Any:
         return [part if kind == "lines" else _as(part, kinds[0]) for part in parts if part]
     if kind == "maybe":
         return _as(held.strip(), kinds[0]) if held.strip() else None
-    if isinstance(held, str) and float in kinds and held not in choices(info.annotation):
-        return _as(held, float)
+    free = number(info.annotation)
+    if free and isinstance(held, str) and held not in choices(info.annotation):
+        return _as(held.strip(), free)
     return held.strip() if isinstance(held, str) else held
 
 

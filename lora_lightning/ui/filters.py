@@ -9,6 +9,7 @@ import streamlit as st
 from lora_lightning.datasets import checks, words
 from lora_lightning.datasets.checks import Check
 from lora_lightning.datasets.filtering import Columns, arrange
+from lora_lightning.datasets.kinds import CAPTION, USUAL
 from lora_lightning.datasets.query import parse
 from lora_lightning.datasets.snapshot import Snapshot
 from lora_lightning.datasets.store import Picture
@@ -46,6 +47,7 @@ ORIGINS = {
     "author=import": "imported",
     "NOT (empty OR author=human OR author=import)": "by a machine",
 }
+KINDS = {CAPTION: "Captions"} | {kind: kind.capitalize() for kind in USUAL}
 PHRASES_SHOWN = 60
 CACHED = 4
 AIMED = ("trigger", "model.base")
@@ -74,6 +76,7 @@ class View:
         checks: of all captions.
         meters: of the base model.
         trigger: the word that captions are checked for, empty for none.
+        kind: of caption that the pictures come with.
     """
 
     snapshot: Snapshot
@@ -81,6 +84,7 @@ class View:
     checks: list[Check]
     meters: Meters
     trigger: str
+    kind: str
 
     def flagged(self, picture: Picture) -> bool:
         """Whether a check found something in the caption, or there is none; CLIP's limit alone does not count."""
@@ -91,8 +95,7 @@ class View:
 
 def draw(workspace: Workspace, snapshot: Snapshot) -> View:
     """The find box, order and chips, and the pictures that they leave: none while the query has a mistake."""
-    pictures = snapshot.pictures
-    find, sort, popover = st.columns([6, 2, 2], vertical_alignment="bottom")
+    find, which, sort, popover = st.columns([9, 4, 4, 5], vertical_alignment="bottom")
     text = find.text_input(
         "Find",
         key=FIND,
@@ -101,11 +104,20 @@ def draw(workspace: Workspace, snapshot: Snapshot) -> View:
         help=SYNTAX,
         bind="query-params",
     )
+    kind = which.selectbox(
+        "Captions",
+        list(KINDS),
+        format_func=KINDS.__getitem__,
+        key="kind",
+        bind="query-params",
+        help="The captions that every trainer gets, or those beside them.",
+    )
+    pictures = snapshot.of(kind)
     order = sort.selectbox("Sort by", list(ORDERS), key="captions.order", persist_state="session")
     with popover.popover("Trigger, model", icon=":material/rule:", key="captions.aim", width="stretch"):
         aim = _aim(workspace)
     gauge = meters(resolve_base(aim.base))
-    key = (snapshot.token, aim.base, gauge.clip.estimated, gauge.t5.estimated)
+    key = (snapshot.token, kind, aim.base, gauge.clip.estimated, gauge.t5.estimated)
     found = _checked(pictures, gauge, key, aim) if _wanted(pictures) else []
     columns = _columns(pictures, gauge, key)
     shown: list[Picture] = []
@@ -114,8 +126,8 @@ def draw(workspace: Workspace, snapshot: Snapshot) -> View:
     field, descending = ORDERS[order]
     shown = arrange(shown, field, gauge, descending=descending) if field and shown else shown
     _chip_row(columns, found)
-    _phrases(snapshot)
-    return View(snapshot, shown, found, gauge, aim.trigger)
+    _phrases(pictures, f"{snapshot.token} {kind}")
+    return View(snapshot, shown, found, gauge, aim.trigger, kind)
 
 
 def toggled(text: str, term: str) -> str:
@@ -192,12 +204,12 @@ def _frequency(_pictures: Sequence[Picture], token: str) -> list[Phrase]:
     return words.frequency([picture.caption for picture in _pictures if picture.caption])[:PHRASES_SHOWN]
 
 
-def _phrases(snapshot: Snapshot) -> None:
+def _phrases(pictures: Sequence[Picture], token: str) -> None:
     panel = st.expander("Words and phrases", icon=":material/format_quote:", key="captions.words", on_change="rerun")
     if not panel.open:
         return
     with panel:
-        found = _frequency(snapshot.pictures, snapshot.token)
+        found = _frequency(pictures, token)
         if not found:
             st.markdown(":gray[No word stands in two captions yet.]")
             return

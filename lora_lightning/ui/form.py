@@ -6,7 +6,7 @@ Fields are named by their paths in a recipe, such as `train.steps`; sets of valu
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import streamlit as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from lora_lightning.recipe import Recipe
 from lora_lightning.settings import Only
-from lora_lightning.ui.fields import Choice, choices, is_section, kind_of, read, shown
+from lora_lightning.ui.fields import Choice, choices, is_section, kind_of, number, read, shown
 
 BOUNDS = ("ge", "gt", "le", "lt", "multiple_of")
 LONG_TEXT = 40
@@ -159,9 +159,10 @@ def _widget(path: str, info: FieldInfo, key: str, start: Any) -> Any:
         case "switch":
             return st.toggle(label, start, **common)
         case "choice":
-            free = float in get_args(info.annotation)
+            free = number(info.annotation) is not None
             options = choices(info.annotation)
             options += [] if start in options else [start]
+            common["help"] = f"{info.description} Or type a number." if free else info.description
             return st.selectbox(
                 label, options, options.index(start), format_func=_named, accept_new_options=free, **common
             )

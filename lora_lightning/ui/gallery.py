@@ -63,7 +63,7 @@ def of_picture(workspace: Workspace, dataset: Dataset, picture: Picture) -> Tile
 def of_file(workspace: Workspace, path: Path, text: str = "") -> Tile:
     """The tile of a picture that a run drew."""
     told = facts(path)
-    again = redraw(workspace, path) if "prompt" in told else ""
+    again = redraw(workspace, path) if "prompt" in told and "strength" not in told else ""
     return Tile(small(workspace, path), url(workspace, path), path.stem, text or described(told), again)
 
 

@@ -10,7 +10,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from lora_lightning.datasets.importing import FileNote, ImportReport, import_sources
 from lora_lightning.datasets.snapshot import Snapshot
-from lora_lightning.datasets.store import Dataset, Picture
+from lora_lightning.datasets.store import Picture
 from lora_lightning.datasets.summary import Statistics
 from lora_lightning.errors import InputError
 from lora_lightning.ui import cards, uploads
@@ -119,7 +119,7 @@ def _notes(notes: Sequence[FileNote]) -> None:
 
 def statistics(snapshot: Snapshot) -> None:
     """A dataset's figures in a row."""
-    found = _statistics(snapshot.dataset, snapshot.token)
+    found = _statistics(snapshot, snapshot.token)
     with st.grid("auto", min_column_width=140):
         st.metric("Pictures", f"{found.pictures:,}", border=True)
         st.metric("With caption", f"{found.captioned:,}", border=True)
@@ -129,8 +129,8 @@ def statistics(snapshot: Snapshot) -> None:
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _statistics(_dataset: Dataset, token: str) -> Statistics:
-    return _dataset.statistics()
+def _statistics(_snapshot: Snapshot, token: str) -> Statistics:
+    return _snapshot.dataset.statistics(_snapshot.pictures)
 
 
 def matches(pictures: Sequence[Picture]) -> None:

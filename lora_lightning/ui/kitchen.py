@@ -28,11 +28,11 @@ SECTIONS = {
 
 def begin(workspace: Workspace, draft: Mapping[str, Any]) -> None:
     """What the LoRA is of, and which way to lean: each a click that fills in the form."""
-    with st.container(horizontal=True, vertical_alignment="center"):
+    with st.container(horizontal=True, vertical_alignment="center", key="presets"):
         st.markdown("A LoRA of a", width=90)
         for name, title in PRESETS.items():
             st.button(title, key=f"preset.{name}", on_click=_preset, args=(workspace, name))
-    with st.container(horizontal=True, vertical_alignment="center"):
+    with st.container(horizontal=True, vertical_alignment="center", key="leanings"):
         st.markdown("Lean towards", width=90)
         for name, bundle in advice.BUNDLES.items():
             st.button(
@@ -65,7 +65,7 @@ def advanced(draft: Mapping[str, Any]) -> dict[str, Any]:
         shown = [path for path in form.paths(section) if path not in APART and _matches(path, sought)]
         if shown:
             opened = st.expander(title, expanded=bool(sought) or section == "train")
-            with opened, st.grid("auto", min_column_width=220):
+            with opened, st.grid("auto", min_column_width=180):
                 values = form.merge(values, form.draw("train", shown, draft))
     if sought and not values:
         st.markdown(":gray[No field is called so, and none says so.]")
@@ -74,7 +74,10 @@ def advanced(draft: Mapping[str, Any]) -> dict[str, Any]:
 
 def share(workspace: Workspace, values: Mapping[str, Any]) -> None:
     """The recipe as a file to keep or give away, and one from elsewhere taken in."""
-    with st.expander("Save, share or open a recipe", icon=":material/share:"):
+    title = "Save, share or open a recipe"
+    with st.expander(title, icon=":material/share:", key="train.share", on_change="rerun") as opened:
+        if not opened.open:
+            return
         text = inspect(values).recipe.to_yaml()
         name = f"{values.get('name') or 'recipe'}.yaml"
         st.download_button("Save this recipe", text, name, "application/yaml", icon=":material/download:")

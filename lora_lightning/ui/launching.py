@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -12,9 +13,12 @@ from lora_lightning.runs import launch
 from lora_lightning.ui import cards, drafts, fixes, form
 from lora_lightning.workspace import Workspace
 
+NEEDED = ("dataset.name", "disk", "--home")
+"""What a rehearsal cannot do without either."""
 
-def panel(workspace: Workspace, found: Inspection, report: Report, values: Mapping[str, Any]) -> None:
-    """Blockers, warnings, and the two ways to start."""
+
+def panel(workspace: Workspace, found: Inspection, report: Report, values: Mapping[str, Any], device: str) -> None:
+    """Blockers, warnings, and the two ways to start; `device` is the only one to run on."""
     wrong = [each.where for each in found.problems]
     blockers = [*found.problems, *(each for each in report.blockers if each.where not in wrong)]
     for place, problem in enumerate(blockers):
@@ -33,8 +37,8 @@ def panel(workspace: Workspace, found: Inspection, report: Report, values: Mappi
         shortcut="Ctrl+Enter",
     )
     if begin:
-        _start(workspace, found.recipe.name, found.recipe.to_yaml())
-    _rehearse(workspace, found, possible=not any(each.where in ("dataset.name", "disk", "--home") for each in blockers))
+        _start(workspace, found.recipe.name, found.recipe.to_yaml(), device)
+    _rehearse(workspace, found, device, possible=not any(each.where in NEEDED for each in blockers))
     for place, problem in enumerate(report.warnings):
         cards.finding(problem, blocks=False)
         _offer(workspace, fixes.find(problem, found.recipe, workspace), values, f"fix.warning.{place}")
@@ -48,20 +52,22 @@ def _offer(workspace: Workspace, fix: fixes.Fix | None, values: Mapping[str, Any
         st.rerun()
 
 
-def command(workspace: Workspace) -> None:
+def command(workspace: Workspace, device: str) -> None:
     """The very command that Start runs."""
     st.markdown("The same from the command line:")
     words = ["python", *launch.command(workspace, "train", str(drafts.path(workspace, "train")))[1:]]
-    st.code(shlex.join(words), language="bash", wrap_lines=True)
+    alone = f"CUDA_VISIBLE_DEVICES={device.removeprefix('cuda-')} " if device else ""
+    told = shlex.join(words).replace(f" {Path.home()}/", " ~/")  # a word in quotes stays whole
+    st.code(alone + told, language="bash", wrap_lines=True)
 
 
-def _start(workspace: Workspace, name: str, recipe_yaml: str) -> None:
+def _start(workspace: Workspace, name: str, recipe_yaml: str, device: str) -> None:
     with cards.reported():
-        run = launch.start(workspace, "train", name, recipe_yaml)
+        run = launch.start(workspace, "train", name, recipe_yaml, device)
         st.switch_page(cards.page("run"), query_params={"id": run.name})
 
 
-def _rehearse(workspace: Workspace, found: Inspection, *, possible: bool) -> None:
+def _rehearse(workspace: Workspace, found: Inspection, device: str, *, possible: bool) -> None:
     """The recipe on the embedded small model: possible whatever base it names, with or without a GPU."""
     if st.button(
         "Rehearse first",
@@ -75,4 +81,4 @@ def _rehearse(workspace: Workspace, found: Inspection, *, possible: bool) -> Non
             small = rehearsal(found.recipe)
             taken = workspace.run(small.name).exists()
             name = launch.clone_name(workspace, small.name) if taken else small.name
-            _start(workspace, name, small.model_copy(update={"name": name}).to_yaml())
+            _start(workspace, name, small.model_copy(update={"name": name}).to_yaml(), device)

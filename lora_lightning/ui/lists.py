@@ -6,8 +6,9 @@ import streamlit as st
 
 from lora_lightning.runs import trash
 from lora_lightning.runs.folder import RunFolder, State, Status
-from lora_lightning.runs.gpu import devices, gpus
+from lora_lightning.runs.gpu import devices
 from lora_lightning.ui import actions, cards, gallery, monitor
+from lora_lightning.ui.devices import named
 from lora_lightning.workspace import Workspace
 
 PER_PAGE = 20
@@ -20,8 +21,9 @@ GROUPS: dict[str, tuple[State, ...]] = {
 
 
 def at_work(workspace: Workspace, working: Sequence[Status]) -> None:
-    """Each device with the run on it, then the line for a device in its order."""
-    known = {f"cuda-{gpu.index}": gpu.name for gpu in gpus()}
+    """Each device with the run on it and those that wait for it alone, then the line for any device in its order."""
+    known = named()
+    line = sorted((status for status in working if status.state == "queued"), key=lambda status: status.queue_order)
     on_device = {status.device.split(", ")[0]: status for status in working if status.state != "queued"}
     for device in devices(workspace):
         name = known.get(device.name, "this machine's processor")
@@ -30,13 +32,12 @@ def at_work(workspace: Workspace, working: Sequence[Status]) -> None:
         st.markdown(f":small[:gray[{device.name} ({cards.escape(name)}): {told}]]")
         if device.name in on_device:
             _card(workspace, on_device.pop(device.name).name)
+        own = [status for status in line if status.wanted == device.name]
+        _line(workspace, own, f"Waiting for {device.name}")
+        line = [status for status in line if status not in own]
     for status in on_device.values():  # those that need no device, such as publishing
         _card(workspace, status.name)
-    line = sorted((status for status in working if status.state == "queued"), key=lambda status: status.queue_order)
-    if line:
-        st.subheader(f"Waiting ({len(line)})", anchor=False)
-        for status in line:
-            _card(workspace, status.name)
+    _line(workspace, line, "Waiting")
 
 
 def ended(workspace: Workspace, found: Sequence[Status]) -> None:
@@ -68,6 +69,13 @@ def deleted(workspace: Workspace) -> None:
         st.markdown(f"Destroys {cards.counted(len(found), 'run')} with checkpoints and samples. There is no way back.")
         away = (lambda: trash.empty(workspace), "The trash is empty")
         st.button("Destroy them", key="trash.empty", type="primary", on_click=actions.attempt, args=away)
+
+
+def _line(workspace: Workspace, line: Sequence[Status], title: str) -> None:
+    if line:
+        st.subheader(f"{title} ({len(line)})", anchor=False)
+    for status in line:
+        _card(workspace, status.name)
 
 
 def _card(workspace: Workspace, name: str) -> None:

@@ -6,7 +6,7 @@ import streamlit as st
 
 from lora_lightning.runs.folder import RunFolder, Status, runs
 from lora_lightning.runs.gpu import gpus
-from lora_lightning.ui import actions, cards, charts, gallery
+from lora_lightning.ui import actions, cards, charts, devices, gallery
 from lora_lightning.workspace import Workspace
 
 LIVE_SECONDS = 1.0
@@ -39,7 +39,8 @@ VERBS = {
 def watch(run: RunFolder, draw: Callable[[Status], None]) -> None:
     """Draw a run's status, again and again while it works; when it ends or begins, window.py draws the page anew."""
     if run.status().live:
-        st.fragment(lambda: draw(run.status()), run_every=LIVE_SECONDS)()
+        with st.container(key=f"live-{run.name}"):  # style.css keeps what is in it from fading while it is drawn
+            st.fragment(lambda: draw(run.status()), run_every=LIVE_SECONDS)()
     else:
         draw(run.status())
 
@@ -61,6 +62,8 @@ def overview(workspace: Workspace, run: RunFolder) -> None:
         _progress(status, why=status.state not in WRONG)
         _ending(workspace, run, status)
         actions.buttons(workspace, run, status, key="run")
+        if status.state == "queued" and status.queue_order:
+            devices.change(workspace, status, "run")
         figures(status)
         if status.live:
             device(status)
@@ -82,6 +85,8 @@ def card(workspace: Workspace, run: RunFolder, *, key: str) -> None:
             heading(status)
             _progress(status, why=True)
             actions.buttons(workspace, run, status, key=key)
+            if status.state == "queued" and status.queue_order:
+                devices.change(workspace, status, key)
 
         watch(run, draw)
 
@@ -155,4 +160,4 @@ def figures(status: Status) -> None:
             for name, value in shown.items():
                 label = name.removesuffix("_mib").replace("_", " ").capitalize()
                 unit = " MiB" if name.endswith("_mib") else ""
-                st.metric(label, cards.figure(value) + unit, border=True, help=WHY.get(name))
+                st.metric(label, cards.figure(value) + unit, border=True, height="stretch", help=WHY.get(name))

@@ -12,7 +12,7 @@ from lora_lightning.checks.report import Estimate
 from lora_lightning.datasets.buckets import Bucket, choose, crop_box
 from lora_lightning.datasets.store import Dataset, Picture
 from lora_lightning.recipe import Recipe
-from lora_lightning.ui import charts
+from lora_lightning.ui import cards, charts
 
 POINTS = 120
 MOST_CURVES = 4
@@ -20,11 +20,24 @@ MOST_CROPS = 24
 
 
 def figures(estimates: Sequence[Estimate]) -> None:
-    """What the run will take, each with what that rests on."""
+    """What the run will take, each with what that rests on; a bar where it is known what this machine has."""
     with st.grid("auto", min_column_width=140):
         for estimate in estimates:
-            label = estimate.name.replace("_", " ")
-            st.metric(label[:1].upper() + label[1:], estimate.shown, border=True, help=estimate.why)
+            if estimate.limit is None:
+                told, name = estimate.shown, cards.capital(estimate.name)
+                st.metric(name, told, border=True, height="stretch", help=estimate.why)
+    for estimate in estimates:
+        if estimate.limit is not None:
+            _bar(estimate, estimate.amount or 0.0, estimate.limit)
+
+
+def _bar(estimate: Estimate, needed: float, there: float) -> None:
+    """What is needed of what is there, in words and as a bar; the words tell when it is too much."""
+    short = ":red[:material/error: too little] " if needed > there else ""
+    told = f"**{cards.capital(estimate.name)}** {short}{estimate.shown} of {there:,.1f} {estimate.unit}"
+    with st.container(gap="xsmall"):
+        st.progress(min(1.0, needed / there) if there else 1.0, text=told)
+        st.markdown(f":small[:gray[{cards.escape(cards.capital(estimate.why))}]]")
 
 
 def buckets(recipe: Recipe, pictures: Sequence[Picture]) -> dict[Bucket, int]:

@@ -66,6 +66,9 @@ def next_step(run: RunFolder, verb: str) -> None:
         cards.next_step("Train on this dataset", to="train", icon=":material/bolt:", query={"dataset": dataset})
     elif verb == "evaluate":
         cards.next_step("See the evaluation", to="evaluate", icon=":material/query_stats:", query={"lora": name})
+    elif verb == "generate" and (varied := form.stored(values, "generate.vary")):
+        query = {"dataset": varied, "tab": "Variations"}
+        cards.next_step("Look at the variations", to="datasets", icon=":material/compare:", query=query)
     elif verb == "generate":
         cards.next_step("See the pictures", to="generate", icon=":material/image:")
     elif verb == "publish":

@@ -92,7 +92,7 @@ def _accept(dataset: Dataset, picture: Picture, following: Picture | None) -> No
     """Make the caption a person's own, with what was typed last, then go on."""
     if not box.save(dataset, picture):
         return
-    now = dataset.picture(picture.id)
+    now = dataset.picture(picture.id, picture.kind)
     if now.caption and now.author != HUMAN:
         try:
             dataset.write_caption(
@@ -101,6 +101,7 @@ def _accept(dataset: Dataset, picture: Picture, following: Picture | None) -> No
                 author=HUMAN,
                 details={"accepted": f"from {now.author}"},
                 expected_version=picture.version,
+                kind=picture.kind,
             )
         except CaptionConflict as conflict:
             cards.problem(conflict)

@@ -22,21 +22,26 @@ def show(workspace: Workspace) -> None:
     """The disk; on a click the parts of the workspace, and the cache to clear."""
     home = next(folder for folder in (workspace.home, *workspace.home.parents) if folder.exists())
     disk = shutil.disk_usage(home)
-    st.progress(disk.used / disk.total, text=f"{cards.size(disk.free)} of {cards.size(disk.total)} free")
-    if st.button("What takes the space", key="storage.measure", icon=":material/hard_drive:"):
+    st.progress(1 - disk.free / disk.total, text=f"{cards.size(disk.free)} of {cards.size(disk.total)} free")
+    with st.container(horizontal=True):
+        measure = st.button("What takes the space", key="storage.measure", icon=":material/hard_drive:")
+        with st.popover("Clear the cache", icon=":material/cleaning_services:"):
+            _clear(workspace)
+    if measure:
         sizes = {name: weigh(workspace.home / name) for name in PARTS}
         rows = [{"Part": name, "Holds": PARTS[name], "Size": cards.size(sizes[name])} for name in PARTS]
         st.dataframe(rows, hide_index=True)
-    with st.popover("Clear the cache", icon=":material/cleaning_services:"):
-        st.markdown("Latents, text embeddings and small pictures are made again when they are needed.")
-        busy = any(run.status().live for run in runs(workspace))
-        if st.button(
-            "Clear it now", key="storage.clear", type="primary", disabled=busy or not workspace.cache.is_dir()
-        ):
-            shutil.rmtree(workspace.cache)
-            st.rerun()
-        if busy:
-            st.markdown(":gray[Not while a run works.]")
+
+
+def _clear(workspace: Workspace) -> None:
+    st.markdown("Latents, text embeddings and small pictures are made again when they are needed.")
+    busy = any(run.status().live for run in runs(workspace))
+    off = busy or not workspace.cache.is_dir()
+    if st.button("Clear it now", key="storage.clear", type="primary", disabled=off):
+        shutil.rmtree(workspace.cache)
+        st.rerun()
+    if busy:
+        st.markdown(":gray[Not while a run works.]")
 
 
 def weigh(folder: Path) -> int:

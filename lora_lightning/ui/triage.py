@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import streamlit as st
 
-from lora_lightning.datasets import aside
+from lora_lightning.datasets import aside, variations
 from lora_lightning.datasets.measures import Measure, measure_all, stored
 from lora_lightning.datasets.snapshot import Snapshot
 from lora_lightning.datasets.store import Dataset, Picture
@@ -49,7 +49,8 @@ def check(workspace: Workspace, snapshot: Snapshot) -> None:
     known = [picture for picture in pictures if picture.id in measures]
     if known:
         judged = _judged(known, measures, (snapshot.token, len(known), resolution))
-        _held_out(workspace, known, measures, judged.groups)
+        with cards.reported():
+            _held_out(workspace, dataset, known, measures, judged.groups)
         _findings(workspace, dataset, known, judged)
     _set_aside(workspace, snapshot)
 
@@ -97,7 +98,11 @@ def _findings(workspace: Workspace, dataset: Dataset, pictures: Sequence[Picture
 
 
 def _held_out(
-    workspace: Workspace, pictures: Sequence[Picture], measures: Mapping[int, Measure], groups: Sequence[Group]
+    workspace: Workspace,
+    dataset: Dataset,
+    pictures: Sequence[Picture],
+    measures: Mapping[int, Measure],
+    groups: Sequence[Group],
 ) -> None:
     """Which pictures the Train page's draft would hold out, and whether copies of them would be trained on."""
     share = form.stored(drafts.load(workspace, "train"), "dataset.validation_share") or 0.0
@@ -106,10 +111,15 @@ def _held_out(
     chosen = split.choose([each.sha256 for each in pictures], [measures[each.id].dhash for each in pictures], share)
     out = {each.id for each in pictures if each.sha256 in chosen}
     leaking = leaks(groups, out)
+    origins = {each.sha256: each.origin for each in variations.listed(dataset, "accepted")}
+    split_up = [each for each in pictures if (origins.get(each.sha256, each.id) in out) != (each.id in out)]
+    if split_up:
+        names = ", ".join(cards.escape(each.name) for each in split_up)
+        st.warning(f"Set these or their origins aside: {names}", title="Variations of held-out pictures are trained on")
     if leaking:
         names = ", ".join(cards.escape(group.best.name) for group in leaking)
         st.warning(f"Set copies of these aside: {names}", title="Held-out pictures have copies among those trained on")
-    else:
+    elif not split_up:
         st.markdown(f":gray[{cards.counted(len(out), 'picture')} held out for validation; none has a near duplicate "
                     "among those trained on.]")  # fmt: skip
 

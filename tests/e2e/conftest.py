@@ -28,6 +28,11 @@ PROBE = re.compile(r"/[a-z]+/_stcore/(health|host-config)")
 """After a deep link Streamlit's own page asks for these below the page's path first, then where they are."""
 
 
+COUNT_CLICKS = """addEventListener("click", (event) => {
+  if (event.isTrusted) sessionStorage.setItem("clicks", 1 + Number(sessionStorage.getItem("clicks")))
+}, true)"""
+
+
 class Dashboard:
     """`streamlit run app.py` in a process of its own, over one workspace."""
 
@@ -77,6 +82,12 @@ class Visitor:
         page.on("console", self._console)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("request", self._request)
+        page.add_init_script(COUNT_CLICKS)
+
+    @property
+    def clicks(self) -> int:
+        """How often a person would have clicked by now."""
+        return int(self.page.evaluate("sessionStorage.getItem('clicks')") or 0)
 
     def go(self, path: str) -> "Visitor":
         self.page.goto(f"{self.address}/{path}")

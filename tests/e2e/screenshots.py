@@ -6,6 +6,7 @@ themes, wide and on a phone, to be looked at by a person.
 """
 
 import argparse
+import os
 import runpy
 import sys
 import tempfile
@@ -22,12 +23,16 @@ from lora_lightning.recipe import Recipe
 from lora_lightning.runs import launch
 from lora_lightning.runs.folder import RunFolder
 from lora_lightning.ui import drafts
+from lora_lightning.ui.menu import SECTIONS
 from lora_lightning.workspace import Workspace
 from tests.e2e.conftest import FLAGS, ROOT, Dashboard, Visitor
 
 SIZES = {"": (1280, 900), "-phone": (375, 812)}
+TALL = {"": (1280, 1700), "-phone": (375, 2400)}
+"""To be looked at by a person, who wants to see the lower end as well."""
+
 SCHEMES = {"": "light", "-dark": "dark"}
-EMPTY = {"home": "", "datasets": "datasets", "train": "train", "runs": "runs", "generate": "generate"}
+EMPTY = {name: "" if name == "home" else name for entries in SECTIONS.values() for name, *_ in entries}
 GUIDE = {
     "home": "",
     "datasets": "datasets",
@@ -46,11 +51,22 @@ BUSY = GUIDE | {
     "run-working": "run?id=night",
     "run-finished": "run?id=inkmoji",
     "run-failed": "run?id=broken",
+    "run-waiting": "run?id=after-midnight",
     "checkpoints": "run?id=inkmoji&tab=checkpoints",
+    "curves": "run?id=inkmoji&tab=curves",
+    "log": "run?id=inkmoji&tab=log",
+    "files": "run?id=inkmoji&tab=files",
+    "trash": "runs?tab=trash",
+    "checked": "datasets?tab=Check pictures",
+    "one-by-one": "captions?layout=One by one",
     "train-advanced": "train?view=Advanced",
     "tensorboard": "tensorboard",
     "settings": "settings",
 }
+DRAWN = """!document.querySelector("[data-testid=stSkeleton]") &&
+  [...document.images].every(image => image.complete || image.loading == "lazy")"""
+"""Nothing is a grey place any more that something else will stand in."""
+
 COLOURS = 256
 """Of a picture in the documents, which keeps it small."""
 
@@ -64,16 +80,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         path = runpy.run_path(str(ROOT / "tools" / "chromium.py"))["find"]()
         browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
-        workspace = Workspace.find(Path(folder) / "workspace")
+        workspace = Workspace.find(Path(folder) / "lora-lightning" / "workspace")
+        os.environ["HOME"] = folder  # so that paths are shown as people have them: ~/lora-lightning/workspace
         dashboard = Dashboard(workspace.home, Path(folder) / "elsewhere").start()
         working: list[RunFolder] = []
         try:
             if given.every:
-                shoot(browser, dashboard, EMPTY, given.every / "empty")
+                shoot(browser, dashboard, EMPTY, given.every / "empty", sizes=TALL)
             working = fill(workspace)
-            shoot(browser, dashboard, GUIDE, given.output, sizes=[""], schemes=[""])
+            shoot(browser, dashboard, GUIDE, given.output, sizes={"": SIZES[""]}, schemes={"": "light"})
             if given.every:
-                shoot(browser, dashboard, BUSY, given.every)
+                shoot(browser, dashboard, BUSY, given.every, sizes=TALL)
         finally:
             for run in working:
                 launch.force_stop(run)
@@ -128,14 +145,13 @@ def wait(run: RunFolder, reached, *, may_fail: bool = False) -> None:
 def shoot(browser, dashboard: Dashboard, pages: dict[str, str], output: Path, *, sizes=SIZES, schemes=SCHEMES) -> None:
     """Each page as NAME.png, NAME-dark.png, NAME-phone.png and NAME-phone-dark.png."""
     output.mkdir(parents=True, exist_ok=True)
-    for size in sizes:
-        width, height = SIZES[size]
-        for theme in schemes:
-            context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=SCHEMES[theme])
+    for size, (width, height) in sizes.items():
+        for theme, scheme in schemes.items():
+            context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
             visitor = Visitor(context.new_page(), dashboard.address)
             for name, path in pages.items():
-                visitor.go(path)
-                visitor.page.wait_for_timeout(4000 if name == "tensorboard" else 2500)
+                visitor.go(path).page.wait_for_function(DRAWN)
+                visitor.page.wait_for_timeout(4000 if name == "tensorboard" else 1000)  # charts move into place
                 visitor.page.screenshot(path=str(output / f"{name}{size}{theme}.png"))
             context.close()
 

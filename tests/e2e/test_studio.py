@@ -6,11 +6,13 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
+from lora_lightning.datasets import variations
 from lora_lightning.datasets.importing import import_sources
 from lora_lightning.datasets.store import Dataset
 from lora_lightning.ui import drafts
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+expect.set_options(timeout=30_000)
 
 
 @pytest.fixture
@@ -193,3 +195,25 @@ def test_flagged_captions_are_rolled_again_by_the_real_job(dashboard, visit, dat
         else:
             assert picture.caption == written[picture.id]
     assert visitor.errors == []
+
+
+def test_variations_are_drawn_by_the_real_job_and_join_when_accepted(dashboard, visit, dataset, workspace):
+    small = {"steps": 2, "width": 128, "height": 128, "vary_pictures": "1,2"}
+    drafts.save(workspace, "vary", {"model": {"base": "flux-mini"}, "generate": small})
+    visitor = visit(dashboard(), height=1400).go("datasets?dataset=photographs&tab=Variations")
+    page = visitor.page
+    visitor.click("Draw 2 variations").sees("Waiting for your word (2)", role="heading", seconds=180).settled()
+    page.wait_for_function(
+        "[...document.querySelectorAll('.ll-picture img')].filter(picture => picture.naturalWidth > 0).length === 4"
+    )
+    second, first = variations.listed(dataset, "waiting")
+    visitor.press(f"vary.accept.{first.id}").sees("Waiting for your word (1)", role="heading").settled()
+    visitor.press(f"vary.reject.{second.id}").sees("Decided (2)").settled()
+    (joined,) = [picture for picture in dataset.pictures() if picture.author == "variation"]
+    assert (joined.caption, joined.width) == (dataset.picture(1).caption, 128)
+    page.get_by_text("Decided (2)").click()
+    visitor.press(f"vary.back.{first.id}").sees("Waiting for your word (1)", role="heading").settled()
+    assert len(dataset.pictures()) == 6
+    assert dataset.picture(joined.id).aside
+    assert visitor.errors == []
+    assert visitor.strangers == []

@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 from lora_lightning import recipe
 from lora_lightning.datasets.importing import import_sources
 from lora_lightning.datasets.store import Dataset
+from lora_lightning.runs import gpu
 from lora_lightning.runs.files import write_json
 from lora_lightning.runs.job import reserve
 from lora_lightning.ui.cards import PAGES
@@ -66,6 +67,20 @@ def make_run(workspace):
     yield made
     for run in held:
         run.lock.release()
+
+
+@pytest.fixture
+def two_gpus(monkeypatch, tmp_path):
+    """What the driver of a machine with two GPUs says; the locks of their devices lie in the test's folder."""
+    cards = [
+        gpu.Gpu(0, "Small", 12 << 10, 0, 0, 0, 0.0, (8, 9)),
+        gpu.Gpu(1, "Large", 80 << 10, 32_256, 97, 71, 640.0, (9, 0)),
+    ]
+    monkeypatch.setattr(gpu.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(gpu.pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(gpu.pynvml, "nvmlDeviceGetCount", lambda: len(cards))
+    monkeypatch.setattr(gpu, "_read", cards.__getitem__)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
 @pytest.fixture

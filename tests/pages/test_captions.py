@@ -513,3 +513,73 @@ def test_pictures_that_could_not_be_described_are_tried_again(open_page, make_ru
     assert "the answer was empty" in texts(page)
     page.button(key="caption.again").click().run()
     assert (started[0]["caption"]["pictures"], started[0]["caption"]["existing"]) == ("3", "keep")
+
+
+@pytest.fixture
+def with_tags(captioned) -> Dataset:
+    """Tags of every picture: two by a machine, one by a person, one with a loop."""
+    astronaut, brick, camera = captioned.pictures()
+    captioned.write_caption(astronaut.id, "astronaut, red suit", author="wd-vit", kind="tags")
+    captioned.write_caption(brick.id, "brick, " + "red wall, " * 9, author="wd-vit", kind="tags")
+    captioned.write_caption(camera.id, "camera, red scarf", author="human", kind="tags")
+    return captioned
+
+
+def tags(dataset) -> list[str]:
+    return [picture.caption for picture in dataset.pictures(kind="tags")]
+
+
+def test_tags_are_filtered_checked_edited_together_and_taken_back(open_with, with_tags, texts):
+    captions, before = [picture.caption for picture in with_tags.pictures()], tags(with_tags)
+    page = open_with("bulk.new", kind="Tags", find="word:red AND NOT flagged:loop")
+    assert [each.value for each in page.text_area if each.key.startswith("tags.photographs.")] == [before[0], before[2]]
+    assert any("1 Loop" in chip for chip in page.pills(key="captions.chips").options)
+    page.text_input(key="bulk.find.0").set_value("red").run()
+    page.text_input(key="bulk.replacement.0").set_value("crimson").run()
+    page.button(key="bulk.apply").click().run()
+    assert tags(with_tags) == ["astronaut, crimson suit", before[1], "camera, crimson scarf"]
+    (edit,) = ledger.bulks(with_tags)
+    assert (edit.kind, edit.captions) == ("tags", 2)
+    page.session_state[f"bulk.show.{edit.id}"] = True
+    page.run()
+    page.button(key=f"bulk.restore.{edit.id}.{with_tags.pictures()[0].id}").click().run()
+    assert tags(with_tags) == [before[0], before[1], "camera, crimson scarf"]
+    page.button(key=f"bulk.undo.{edit.id}").click().run()
+    assert not page.exception
+    assert tags(with_tags) == before
+    assert [picture.caption for picture in with_tags.pictures()] == captions
+    assert [picture.version for picture in with_tags.pictures(kind="short")] == [0, 0, 0]
+
+
+def test_tags_have_a_box_a_history_and_two_windows_of_their_own(open_with, with_tags, texts):
+    first = with_tags.picture(with_tags.pictures()[0].id, "tags")
+    key = f"tags.photographs.{first.id}.{first.version}"
+    page = open_with(kind="Tags")
+    page.text_area(key=key).set_value("astronaut").run()
+    stored = with_tags.picture(first.id, "tags")
+    assert (stored.caption, stored.author, stored.version) == ("astronaut", "human", 2)
+    page.session_state[key := f"tags.photographs.{first.id}.2.history"] = True
+    page.run()
+    page.button(key=f"{key}.1").click().run()
+    stored = with_tags.picture(first.id, "tags")
+    assert (stored.caption, stored.author, stored.version) == ("astronaut, red suit", "wd-vit", 3)
+    with_tags.write_caption(first.id, "theirs", author="human", kind="tags")
+    page.text_area(key=f"tags.photographs.{first.id}.3").set_value("mine").run()
+    assert "changed elsewhere" in texts(page)
+    page.button(key=f"conflict.{first.sha256}.mine").click().run()
+    assert with_tags.picture(first.id, "tags").caption == "mine"
+    assert with_tags.picture(first.id).author == "captioner"
+
+
+def test_tags_in_view_are_rolled_again_as_tags_and_accepted_one_by_one(open_page, with_tags, started):
+    page = open_page("captions", dataset="photographs", kind="Tags", find="flagged:loop OR author=human")
+    page.button(key="captions.reroll").click().run()
+    (job,) = started
+    brick = with_tags.pictures()[1].id
+    assert (job["caption"]["pictures"], job["caption"]["written_as"]) == (str(brick), "tags")
+    page = open_page("captions", dataset="photographs", kind="Tags", layout="One by one")
+    page.button(key="review.reroll").click().run()
+    assert started[1]["caption"]["pictures"] == str(with_tags.pictures()[0].id)
+    page.button(key="review.accept").click().run()
+    accepted = with_tags.pictures(kind="tags")[0]
+    assert (accepted.caption, accepted.author) == ("astronaut, red suit", "human")

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image, ImageFilter
 
-from lora_lightning.datasets import focus
+from lora_lightning.datasets import focus, variations
 from lora_lightning.datasets.aside import set_aside
 from lora_lightning.datasets.buckets import choose, crop_box
 from lora_lightning.datasets.images import open_rgb
@@ -313,8 +313,17 @@ def test_a_tile_has_the_very_cut_that_is_trained(workspace, dataset):
     assert crops.lost(wide, [256]) == pytest.approx(1 - tile["boxes"][0]["width"] * tile["boxes"][0]["height"])
 
 
-def test_held_out_pictures_are_checked_for_copies(open_page, workspace, messy, texts):
+def test_held_out_pictures_are_checked_for_copies_and_variations(open_page, workspace, messy, texts, tmp_path):
     drafts.save(workspace, "train", {"name": "x", "dataset": {"name": "messy", "validation_share": 0.4}})
     page = open_page("datasets", dataset="messy", tab="Check pictures")
     page.button(key="triage.check").click().run()
     assert "2 pictures held out for validation; none has a near duplicate" in texts(page)
+    drafts.save(workspace, "train", {"name": "x", "dataset": {"name": "messy", "validation_share": 0.5}})
+    for picture in messy.pictures():
+        with Image.open(messy.path(picture)) as image:
+            image.convert("RGB").rotate(90).resize((320, 320)).save(tmp_path / "turned.png")
+        variations.lay_aside(messy, picture, tmp_path / "turned.png", "", {})
+    variations.accept(workspace, messy, variations.listed(messy, "waiting"))
+    page = open_page("datasets", dataset="messy", tab="Check pictures")
+    page.button(key="triage.check").click().run()
+    assert "Variations of held-out pictures are trained on" in texts(page)

@@ -1,5 +1,7 @@
 """Every field of the recipe has a widget, and what the widgets hold is a recipe again."""
 
+from typing import Literal
+
 import pytest
 from pydantic.fields import FieldInfo
 from streamlit.testing.v1 import AppTest
@@ -44,7 +46,7 @@ def test_what_is_set_in_widgets_arrives_in_the_recipe():
     app.selectbox(key="all.model.low_vram").set_value(True)
     app.text_input(key="all.dataset.resolutions").set_value("256, 512")
     app.text_area(key="all.sample.prompts").set_value("a fox\n\n a hare ")
-    app.toggle(key="all.train.gradient_checkpointing").set_value(False)
+    app.selectbox(key="all.train.gradient_checkpointing").set_value(False)
     app.run()
     made = recipe.parse(app.session_state["values"])
     assert (made.train.steps, made.train.learning_rate, made.lora.alpha) == (77, 2e-5, 8.0)
@@ -112,3 +114,32 @@ def test_a_field_that_nothing_reads_is_not_drawn_and_cannot_be_wrong():
 
 def test_titles_are_those_of_the_schema():
     assert [form.title(path) for path in ("train.steps", "name", "--home")] == ["Steps", "LoRA name", "--home"]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "options", "held", "value"),
+    [
+        (int | Literal["auto"], ["auto"], "4", 4),
+        (Literal["auto"] | bool | float, ["auto", True, False], "0.5", 0.5),
+        (Literal["auto"] | bool, ["auto", True, False], False, False),
+        (Literal["auto"] | int, ["auto"], "auto", "auto"),
+        (Literal["auto"] | int, ["auto"], "many", "many"),
+    ],
+)
+def test_a_union_of_words_and_numbers_is_a_choice_that_takes_a_number(annotation, options, held, value):
+    info = FieldInfo(annotation=annotation)
+    assert fields.kind_of(annotation) == "choice"
+    assert fields.choices(annotation) == options
+    assert fields.read(info, held) == value
+    assert type(fields.read(info, held)) is type(value)
+    assert fields.shown(info, value) == held
+
+
+def test_the_number_of_devices_is_chosen_or_typed():
+    app = draw({"name": "x", "train": {"devices": 2}})
+    box = app.selectbox(key="all.train.devices")
+    assert box.value == "2"
+    assert "type a number" in box.help
+    assert recipe.parse(app.session_state["values"]).train.devices == 2
+    app.selectbox(key="all.train.devices").set_value("auto").run()
+    assert recipe.parse(app.session_state["values"]).train.devices == "auto"

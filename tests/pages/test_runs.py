@@ -31,6 +31,24 @@ def test_the_true_state_is_shown_in_the_list_and_on_its_page(open_page, make_run
     assert word in words(open_page("run", id="mine"))
 
 
+def test_a_run_on_a_gpu_shows_how_that_gpu_fares(open_page, make_run, two_gpus):
+    make_run("mine", "running", live=True, device="cuda-1")
+    shown = {metric.label: metric.value for metric in open_page("run", id="mine").metric}
+    assert shown == {"GPU busy": "97 %", "GPU memory": "31.5 / 80 GB", "Temperature": "71 °C", "Power": "640 W"}
+
+
+def test_new_weights_begin_a_new_recipe(open_page, workspace, make_run, finish):
+    run = make_run("mine", "completed")
+    finish(run, "mine")
+    run.checkpoints.mkdir()
+    (run.checkpoints / "0000010.ckpt").write_bytes(b"")
+    page = open_page("run", id="mine")
+    page.button(key="run.weights").click().run()
+    assert page.title[0].value == "Train"
+    made = recipe.load(drafts.path(workspace, "train"))
+    assert (made.name, made.lora.init_from) == ("mine-2", "mine")
+
+
 def test_figures_say_what_they_mean(open_page, make_run):
     make_run("mine", "running", live=True, figures={"loss": 0.5, "peak_memory_mib": 1234.0})
     shown = {metric.label: metric for metric in open_page("run", id="mine").metric}
@@ -135,6 +153,23 @@ def test_the_run_on_a_device_stands_under_it(open_page, workspace, make_run, tex
     devices(workspace)[0].lock_path.write_text(run.name)
     assert "used by mine" in texts(open_page("runs"))
     lock.release()
+
+
+def test_a_waiting_run_is_sent_to_another_gpu(open_page, workspace, make_run, two_gpus):
+    for order, (name, wanted) in enumerate((("a", "cuda-0"), ("b", ""), ("c", "cuda-1"))):
+        make_run(name, "queued", live=True, queue_order=float(order + 1), wanted=wanted)
+    page = open_page("runs")
+    assert [each.value for each in page.subheader] == [
+        "Waiting for cuda-0 (1)", "Waiting for cuda-1 (1)", "Waiting (1)",
+    ]  # fmt: skip
+    assert page.button(key="runs.a.down").disabled is False  # b may take its device
+    page.selectbox(key="runs.b.device").set_value("cuda-1").run()
+    assert RunFolder(workspace.run("b")).status().wanted == "cuda-1"
+    assert page.button(key="runs.a.down").disabled
+    page.button(key="runs.c.up").click().run()
+    assert [status.name for status in queue.rivals(queue.waiting(workspace), "b")] == ["c", "b"]
+    page.selectbox(key="runs.a.device").set_value("").run()
+    assert RunFolder(workspace.run("a")).status().wanted == ""
 
 
 def test_ended_runs_are_found_by_how_they_ended_and_by_name(open_page, make_run):

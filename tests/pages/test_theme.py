@@ -34,6 +34,7 @@ def test_text_is_readable_on_every_ground(mode):
         assert contrast(theme["grayTextColor"], ground) >= TEXT
     assert contrast(menu.ACCENT[mode], theme["backgroundColor"]) >= TEXT
     assert contrast(theme["blueTextColor"], theme["blueBackgroundColor"]) >= TEXT
+    assert contrast(theme["grayTextColor"], theme["grayBackgroundColor"]) >= TEXT
     assert contrast(WHITE, theme["primaryColor"]) >= TEXT
 
 

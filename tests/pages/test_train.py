@@ -1,5 +1,6 @@
 """Fill in a recipe; its problems are shown at once, and the draft is never lost."""
 
+import re
 import time
 
 import pytest
@@ -91,6 +92,27 @@ def test_starting_leads_to_the_run(open_page, workspace, dataset, model_folder):
     _wait_until_ended(run)
 
 
+def test_the_chosen_gpu_is_checked_told_and_taken(
+    open_page, workspace, dataset, model_folder, two_gpus, texts, monkeypatch
+):
+    monkeypatch.setattr(launch, "_detach", lambda run, argv: None)  # the process is tested with the queue
+    page = ready(open_page("train"), model_folder)
+    box = page.selectbox(key="train.device")
+    assert box.options == ["Whichever is free first", "cuda-0: Small, 12 GB", "cuda-1: Large, 80 GB"]
+    assert "CUDA_VISIBLE_DEVICES" not in texts(page)
+    page.text_input(key="train.model.base").set_value("dev").run()
+    for name, there in (("cuda-0", 12), ("cuda-1", 80)):
+        page.selectbox(key="train.device").set_value(name).run()
+        told = next(bar.proto.text for bar in page.get("progress") if bar.proto.text.startswith("**VRAM**"))
+        needed, usable = map(float, re.findall(r"([0-9.]+) G?i?B? ?of ([0-9.]+) GiB", told)[0])
+        assert 0.9 * there < usable <= there
+        assert 5 < needed <= usable
+    assert "CUDA_VISIBLE_DEVICES=1 python -m lora_lightning train" in texts(page)
+    page.text_input(key="train.model.base").set_value(str(model_folder)).run()
+    start(page).click().run()
+    assert RunFolder(workspace.run("my-style")).status().wanted == "cuda-1"
+
+
 def test_simple_shows_what_matters_and_keeps_what_it_does_not_show(open_page, workspace, dataset):
     page = open_page("train", view="Advanced")
     page.number_input(key="train.train.accumulate").set_value(3).run()
@@ -151,6 +173,8 @@ def test_advice_is_done_after_one_click_and_leaves_good_values_alone(steps, rank
 
 def test_a_recipe_from_elsewhere_becomes_the_draft(open_page, workspace, dataset, texts):
     page = open_page("train")
+    page.session_state["train.share"] = True
+    page.run()
     page.text_area(key="recipe.text").set_value("name: theirs\ntrain: {steps: 55}\n").run()
     page.button(key="recipe.use").click().run()
     assert page.number_input(key="train.train.steps.1").value == 55
@@ -212,7 +236,11 @@ def test_the_density_shown_is_that_of_the_sampler():
 
 
 def test_the_crops_shown_are_those_of_training(open_page, dataset):
-    body = "".join(html.proto.body for html in open_page("train").get("html") if "ll-crops" in html.proto.body)
+    page = open_page("train")
+    drawn = '<div class="ll-crops">'
+    assert not [html for html in page.get("html") if drawn in html.proto.body]
+    page.session_state["train.crops"] = True
+    body = "".join(html.proto.body for html in page.run().get("html") if drawn in html.proto.body)
     for picture in dataset.pictures():
         bucket = buckets.choose(picture.width, picture.height, (512, 768, 1024))[-1]
         assert f"/thumbs/photographs/{picture.file}" in body

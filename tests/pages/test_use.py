@@ -235,3 +235,8 @@ def test_tensorboard_is_embedded_when_there_is_something_to_see(open_page, works
     page = open_page("tensorboard")
     assert not page.button
     assert page.get("iframe")[0].proto.src.startswith("/tb/?darkMode=")
+
+
+def test_without_tensorboard_its_page_says_so(open_page, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert open_page("tensorboard").warning[0].proto.title == "TensorBoard is not installed here"
