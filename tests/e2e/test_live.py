@@ -21,7 +21,9 @@ WATCH = """seconds => new Promise(done => {
   const look = () => {
     const live = document.querySelector("[class*=st-key-live-]")
     stale += live.querySelectorAll("[data-stale=true]").length
-    live.querySelectorAll(parts).forEach((part, place) => {
+    // But for a chart's own tools, which float above it and come one after the other.
+    const laid = [...live.querySelectorAll(parts)].filter(part => !part.closest("[data-testid=stElementToolbar]"))
+    laid.forEach((part, place) => {
       const { x, y, width, height } = part.getBoundingClientRect()
       const seen = boxes.get(place) ?? new Set()
       boxes.set(place, seen.add([x, y, width, height].map(Math.round).join(" ")))
