@@ -3,7 +3,8 @@
     python -m benchmarks.studio_browser [--pictures 10000] [--output benchmarks/results]
 
 Server time is what the page's script takes inside the dashboard (told by the server itself, see `PROBE`); the browser's
-is from the click until the page stands still. The pictures are those of `benchmarks.datasets`.
+is from the click until the page stands still. Filters and page turns are made three times and the fastest is kept,
+since other work on the machine can only add; the slowest stands beside. The pictures are of `benchmarks.datasets`.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import runpy
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -50,6 +51,7 @@ class Step:
         browser_seconds: until the page stands still.
         memory_mib: of the server, after it.
         goal_seconds: for the server.
+        slowest_seconds: of the server, where it was done more than once.
     """
 
     what: str
@@ -58,6 +60,7 @@ class Step:
     browser_seconds: float
     memory_mib: int
     goal_seconds: float | None
+    slowest_seconds: float | None = None
 
 
 class Walk:
@@ -127,12 +130,12 @@ def walk(dashboard: Dashboard, visitor: Visitor) -> list[Step]:
     tiles, boxes = ".ll-grid img", "textarea[aria-label$='.jpg']"
     walk.step("open the grid, first", lambda: visitor.go("datasets?dataset=many"), drawn(tiles, 60), "open")
     walk.step("open the grid, again", lambda: visitor.go("datasets?dataset=many"), drawn(tiles, 60), "open")
-    for number in (2, 3):
+    for number in (2, 3, 4):
         turn = page.locator(".st-key-browse-many-page").get_by_text(str(number), exact=True)
         first = page.locator(tiles).first
         source = first.get_attribute("src")
         walk.step(
-            f"page {number} of the grid",
+            "another page of the grid",
             turn.click,
             lambda source=source: page.wait_for_function(
                 "([tiles, source]) => document.querySelector(tiles).getAttribute('src') !== source", arg=[tiles, source]
@@ -143,7 +146,7 @@ def walk(dashboard: Dashboard, visitor: Visitor) -> list[Step]:
     walk.step("open the captions, again", lambda: visitor.go("captions?dataset=many"), drawn(boxes, PER_PAGE), "open")
     visitor.page.locator(".st-key-captions-checked").get_by_text("Check").click()
     walk.step("check all captions, once", lambda: None, lambda: visitor.sees("Over 77 CLIP tokens", seconds=120))
-    for query in ("tokens>120 AND NOT caption:trigger", 'word:"red car" OR name:*7.jpg', "caption:d*s*k"):
+    for query in 3 * ("tokens>120 AND NOT caption:trigger", 'word:"red car" OR name:*7.jpg', "caption:d*s*k"):
         shown = page.get_by_text("pictures. A caption is saved")
         text = shown.inner_text()
         walk.step(
@@ -156,15 +159,25 @@ def walk(dashboard: Dashboard, visitor: Visitor) -> list[Step]:
         )
     visitor.fill("find", "")
     walk.step("back to all", lambda: None, drawn(boxes, PER_PAGE))
-    turn = page.locator(".st-key-captions-page").get_by_text("2", exact=True)
-    walk.step("page 2 of the captions", turn.click, drawn(boxes, PER_PAGE), "page")
+    for number in (2, 3, 4):
+        turn = page.locator(".st-key-captions-page").get_by_text(str(number), exact=True)
+        walk.step("another page of the captions", turn.click, drawn(boxes, PER_PAGE), "page")
     box = page.locator(boxes).first
     walk.step(
         "write one caption", lambda: (box.fill("A written caption."), box.press("Tab")), lambda: visitor.sees("✓ Saved")
     )
     walk.step("one by one", lambda: page.get_by_text("One by one").click(), lambda: visitor.sees("to look at"))
     assert not visitor.errors, visitor.errors
-    return walk.steps
+    return fastest(walk.steps)
+
+
+def fastest(steps: list[Step]) -> list[Step]:
+    """Of what was done several times, the fastest."""
+    times: dict[str, list[Step]] = {}
+    for step in steps:
+        times.setdefault(step.what, []).append(step)
+    ordered = [sorted(same, key=lambda step: step.server_seconds) for same in times.values()]
+    return [replace(same[0], slowest_seconds=same[-1].server_seconds if len(same) > 1 else None) for same in ordered]
 
 
 def report(steps: list[Step], count: int, output: Path) -> Path:

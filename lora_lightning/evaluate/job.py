@@ -1,12 +1,14 @@
 """`evaluate`: the base and the LoRA from the same seeds, side by side and in numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from diffusers import DiffusionPipeline
 from PIL import Image
 
 from lora_lightning.datasets.images import open_rgb
@@ -15,9 +17,10 @@ from lora_lightning.evaluate import measures
 from lora_lightning.evaluate.encoders import Encoder, resolve
 from lora_lightning.evaluate.grid import BASE, SUBJECTS, Cell, grid
 from lora_lightning.evaluate.measures import Measure, Style
-from lora_lightning.models.base import Family, TextEmbedding, open_family
-from lora_lightning.models.device import choose_device
+from lora_lightning.models.base import TextEmbedding, open_family
+from lora_lightning.models.device import choose_device, wants_low_vram
 from lora_lightning.models.lora_files import diffusers as lora_file
+from lora_lightning.models.reading import read
 from lora_lightning.models.sampling import Shot, draw, save_png
 from lora_lightning.models.sheet import Row, contact_sheet
 from lora_lightning.runs.files import write_atomic, write_json
@@ -54,15 +57,22 @@ def run(recipe: "Recipe", workspace: Workspace, reporter: Reporter) -> Outcome:
     settings = recipe.evaluate
     prompts = settings.prompts or SUBJECTS
     cells = grid(prompts, recipe.trigger, settings.weights, settings.seeds, settings.seed)
-    known = _known(Dataset.open(workspace.dataset(recipe.dataset.name)), recipe.trigger)
+    datasets = [Dataset.open(workspace.dataset(chosen.name)) for chosen in recipe.dataset.chosen]
+    known = _known(datasets, recipe.trigger)
     cells += [Cell(TRAINING, caption, False, BASE, settings.seed + i) for i, caption in enumerate(known)]
     shots = [
         Shot(cell.text, cell.seed, settings.width, settings.height, settings.steps, settings.guidance) for cell in cells
     ]
     device = choose_device()
     dtype = torch.float32 if recipe.train.precision == "32-true" else torch.bfloat16
-    family = open_family(recipe.model.base, device=device, dtype=dtype, files=recipe.model.files.model_dump())
-    drawn = _draw(family, workspace.lora(recipe.name), cells, shots, reporter)
+    opened = partial(open_family, recipe.model.base, dtype=dtype, files=recipe.model.files.model_dump())
+    family = opened(device=device)
+    texts = read(family, partial(opened, device=torch.device("cpu")), (shot.prompt for shot in shots), reporter)
+    reporter.phase("loading the model")
+    transformer = family.load_transformer("nf4" if wants_low_vram(recipe.model.low_vram, device) else "none")
+    pipeline = family.pipeline(transformer)
+    lora_file.load(pipeline, workspace.lora(recipe.name), ADAPTER)
+    drawn = _draw(pipeline, recipe.name, cells, shots, texts, reporter)
     family.release()
     reporter.phase("measuring")
     encoder = Encoder(resolve(settings.encoder, recipe.model.base), device)
@@ -79,26 +89,25 @@ def run(recipe: "Recipe", workspace: Workspace, reporter: Reporter) -> Outcome:
     )
 
 
-def _draw(family: Family, lora: Path, cells: Sequence[Cell], shots: Sequence[Shot], reporter: Reporter) -> list[Drawn]:
-    texts = {shot.prompt: _embed(family, shot.prompt) for shot in shots}
-    transformer = family.load_transformer()
-    pipeline = family.pipeline(transformer)
-    lora_file.load(pipeline, lora, ADAPTER)
+def _draw(
+    pipeline: DiffusionPipeline,
+    lora: str,
+    cells: Sequence[Cell],
+    shots: Sequence[Shot],
+    texts: Mapping[str, TextEmbedding],
+    reporter: Reporter,
+) -> list[Drawn]:
     reporter.phase("drawing", total=len(cells))
     drawn = []
     for number, (cell, shot) in enumerate(zip(cells, shots, strict=True), start=1):
         reporter.check_stop()
         pipeline.set_adapters([ADAPTER], [cell.weight])
         picture = draw(pipeline, shot, texts[shot.prompt], between_steps=reporter.check_stop)
-        facts = shot.facts() | {"lora": f"{lora.stem}:{cell.weight:g}"}
+        facts = shot.facts() | {"lora": f"{lora}:{cell.weight:g}"}
         path = save_png(picture, reporter.run.samples / f"{number:04d}.png", facts)
         drawn.append(Drawn(cell, picture, path))
         reporter.advance(number)
     return drawn
-
-
-def _embed(family: Family, prompt: str) -> TextEmbedding:
-    return family.encode_text([prompt])
 
 
 def measure(
@@ -129,16 +138,15 @@ def measure(
     return found
 
 
-def _known(dataset: Dataset, trigger: str) -> dict[str, Image.Image]:
+def _known(datasets: Sequence[Dataset], trigger: str) -> dict[str, Image.Image]:
     """Training captions without the trigger, and their pictures: what the base is asked to draw again."""
-    pictures = [picture for picture in dataset.pictures() if picture.caption]
-    step = max(1, len(pictures) // MOST_KNOWN)
-    return {
-        picture.caption.replace(trigger, "").strip(" ,") if trigger else picture.caption: open_rgb(
-            dataset.path(picture)
-        )
-        for picture in pictures[::step][:MOST_KNOWN]
-    }
+    captioned = [(each, picture) for each in datasets for picture in each.pictures() if picture.caption]
+    step = max(1, len(captioned) // MOST_KNOWN)
+    known = {}
+    for dataset, picture in captioned[::step][:MOST_KNOWN]:
+        bare = picture.caption.replace(trigger, "").strip(" ,") if trigger else picture.caption
+        known[bare] = open_rgb(dataset.path(picture))
+    return known
 
 
 def _sheet(

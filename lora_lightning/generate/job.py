@@ -18,9 +18,10 @@ from lora_lightning.generate.facts import Used, facts
 from lora_lightning.generate.library import LoraSource, find
 from lora_lightning.generate.mix import Mix
 from lora_lightning.generate.prompt import Lora, Prompt, add, parse
-from lora_lightning.models.base import Family, TextEmbedding, open_family
+from lora_lightning.models.base import open_family
 from lora_lightning.models.config import PUBLISHED
-from lora_lightning.models.device import choose_device, has_room, peak_memory_mib, reset_peak_memory, wants_low_vram
+from lora_lightning.models.device import choose_device, peak_memory_mib, reset_peak_memory, wants_low_vram
+from lora_lightning.models.reading import read
 from lora_lightning.models.sampling import Shot, draw, save_png
 from lora_lightning.models.sheet import Row, contact_sheet
 from lora_lightning.runs.reporter import Outcome, Reporter, absolute
@@ -154,10 +155,8 @@ def _draw(
     if recipe.generate.vary and family.edits:
         hint = "Set model.base=dev, krea or schnell; with this one, generate.reference edits a picture."
         raise InputError(f"{recipe.model.base} varies no picture", hint)
-    roomy = has_room(device, family.text_encoder.folders)
-    reader = family if roomy else opened(device=torch.device("cpu"))
-    texts = _texts(reader, missing, reporter)
-    family.empty_text = reader.empty_text
+    on_cpu = partial(opened, device=torch.device("cpu"))
+    texts = read(family, on_cpu, (picture.shot.prompt for picture in missing), reporter)
     reporter.phase("loading the model")
     transformer = family.load_transformer("nf4" if wants_low_vram(recipe.model.low_vram, device) else "none")
     pipeline = family.pipeline(transformer)
@@ -180,19 +179,6 @@ def _draw(
 def model_name(base: str) -> str:
     """How pictures call their base model: its Hub id, or the name of its folder."""
     return PUBLISHED.get(base, Path(base).name if Path(base).expanduser().is_dir() else base)
-
-
-def _texts(family: Family, pictures: Sequence[Picture], reporter: Reporter) -> dict[str, TextEmbedding]:
-    """Each text once, embedded; the encoders are let go before the transformer comes."""
-    wanted = list(dict.fromkeys(picture.shot.prompt for picture in pictures))
-    reporter.phase("reading the prompts", len(wanted))
-    texts: dict[str, TextEmbedding] = {}
-    for text in wanted:
-        reporter.check_stop()
-        texts[text] = family.encode_text([text])
-        reporter.advance(len(texts))
-    family.release()
-    return texts
 
 
 def _sheet(recipe: "Recipe", pictures: Sequence[Picture]) -> Image.Image:

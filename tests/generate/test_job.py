@@ -76,7 +76,7 @@ def test_pictures_are_the_stock_pipelines_bit_for_bit(generate, make_recipe, tin
 
 
 def test_schnell_too_with_its_texts_read_on_the_cpu(generate, make_recipe, tiny_schnell, monkeypatch):
-    monkeypatch.setattr(job, "has_room", lambda *_: False)
+    monkeypatch.setattr("lora_lightning.models.reading.has_room", lambda *_: False)
     outcome = generate(make_recipe(["a fox"], base=tiny_schnell))
     assert (pixels(outcome.made["images"][0]) == stock(tiny_schnell, "a fox", 11)).all()
 
