@@ -44,7 +44,7 @@ def _train(recipe: Recipe, workspace: Workspace, report: Report) -> None:
     machine.check_overridden(recipe, report)
     machine.check_devices(recipe, report)
     if found:
-        report.estimates += [*pictures.estimates(recipe, len(found)), pace.time_of(recipe, workspace)]
+        report.estimates += [*pictures.estimates(recipe, len(found)), pace.time_of(recipe, workspace, found)]
         forecast.forecast(recipe, found, workspace, report)
 
 

@@ -1,5 +1,6 @@
 """How long a training may take: as an earlier run of its shape took, else as measured on such a card, else unknown."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import islice
 
@@ -9,6 +10,7 @@ from lora_lightning.checks.machine import processes
 from lora_lightning.checks.model import pipeline_of
 from lora_lightning.checks.planned import planned
 from lora_lightning.checks.report import Estimate
+from lora_lightning.datasets.store import Picture
 from lora_lightning.errors import InputError
 from lora_lightning.models.config import PUBLISHED
 from lora_lightning.recipe import Recipe, inspect
@@ -47,7 +49,7 @@ MEASURED = {
 Source: benchmarks/results/gpu_train-2026-11-23-memory.json."""
 
 
-def time_of(recipe: Recipe, workspace: Workspace) -> Estimate:
+def time_of(recipe: Recipe, workspace: Workspace, pictures: Sequence[Picture] = ()) -> Estimate:
     """The steps alone: without caching, loading, samples and validation."""
     steps = recipe.train.plan.steps
     timed = ((run, run.result().get("report", {}).get("steps_per_second")) for run in runs(workspace))
@@ -55,16 +57,16 @@ def time_of(recipe: Recipe, workspace: Workspace) -> Estimate:
         if _shape_in(run.recipe_path.read_text(encoding="utf-8")) == _shape(recipe):
             told = f"{steps:,} steps at {speed:.3g} a second, as {run.name} took on this machine; samples come on top"
             return Estimate("time", duration(steps / speed), told, steps / speed, "seconds")
-    seconds = _measured(recipe)
+    seconds = _measured(recipe, pictures)
     if seconds:
         told = f"{steps:,} steps, as measured on such a card; a run here would tell better"
         return Estimate("time", duration(seconds), told, seconds, "seconds")
     return Estimate("time", "unknown", "no run of this shape has finished here; a few steps of it would tell")
 
 
-def _measured(recipe: Recipe) -> float:
+def _measured(recipe: Recipe, pictures: Sequence[Picture]) -> float:
     """From the table, for what it was measured with; 0 for anything else. Every resolution comes equally often."""
-    train, lora, cards, found = recipe.train, recipe.lora, gpus(), planned(recipe)
+    train, lora, cards, found = recipe.train, recipe.lora, gpus(), planned(recipe, pictures)
     setting = found.choice.setting if found else None
     alike = (
         pipeline_of(recipe.model.base) == "FluxPipeline"

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from lora_lightning.models.fast.plan import Level
 
 # It advises against operations in place, which here stand inside single operations, where it is none.
-logging.getLogger("torch._logging._internal").addFilter(lambda record: "context_fn" not in record.getMessage())
+logging.getLogger("torch._higher_order_ops.wrap").addFilter(lambda record: "context_fn" not in record.getMessage())
 
 _KEPT = {
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,
@@ -39,7 +39,9 @@ class Programs:
         """The program; one that streams gets its weights from outside, so there it is the plain one."""
         if level is Level.ATTENTION:
             return self._made(_again(self._function, context_fn=_keeping_attention))
-        plain = self._made(self._function)
+        if level is Level.EVERYTHING:
+            return self._made(self._function)
+        plain = self.at(Level.EVERYTHING)
         # Outside the program: inside it, torch 2.11 keeps what several values come out of.
         return _again(plain) if level is Level.INPUT else plain
 
